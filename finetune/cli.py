@@ -1,0 +1,97 @@
+"""Commands of the first stage: recipes, fine-tuning, prediction."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finetune.console import say
+from finetune.errors import RecipeError
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key.sub=value, e.g. training.learning_rate=1e-4")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this stage's commands to the front door."""
+    app.command("ls")(list_recipes)
+    app.command("show")(show_recipe)
+    app.command("cp")(copy_recipe)
+    app.command("finetune")(finetune_model)
+    app.command("pretrain")(pretrain_model)
+
+
+def list_recipes() -> None:
+    """List the recipes that come with kotune."""
+    from finetune.recipe_files import packaged_recipes
+
+    for name, path in packaged_recipes().items():
+        comments = [
+            line[1:].strip() for line in path.read_text("utf-8").splitlines() if line[:1] == "#"
+        ]
+        say(f"[bold]{name:<34}[/] {comments[1] if len(comments) > 1 else ''}")
+
+
+def show_recipe(recipe: str) -> None:
+    """Print a recipe as it is written, comments included."""
+    from finetune.recipe_files import find_recipe
+
+    typer.echo(find_recipe(recipe).read_text(encoding="utf-8"), nl=False)
+
+
+def copy_recipe(recipe: str, file: Path) -> None:
+    """Copy a recipe to FILE, to be edited."""
+    from finetune.recipe_files import find_recipe
+
+    source = find_recipe(recipe)
+    if file.exists():
+        raise RecipeError(
+            "the file exists already", received=file, next_step=f"another name, or rm {file}"
+        )
+    shutil.copyfile(source, file)
+    say(f"{file}")
+
+
+def finetune_model(
+    recipe: str,
+    overrides: Overrides = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a finished run.")] = False,
+) -> None:
+    """Fine-tune a model as RECIPE says; writes a run folder."""
+    from finetune.recipe import FinetuneRecipe
+    from finetune.recipe_files import dump_recipe, load_recipe
+
+    resolved = load_recipe(FinetuneRecipe, recipe, overrides or ())
+    typer.echo(dump_recipe(resolved))
+    from finetune.training import finetune
+
+    finetune(resolved, overwrite=overwrite, report=say)
+
+
+def pretrain_model(
+    recipe: str,
+    overrides: Overrides = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a finished model.")] = False,
+    embed: Annotated[
+        Path | None, typer.Option(help="Also write a float16 copy here; trains nothing twice.")
+    ] = None,
+) -> None:
+    """Pretrain an encoder on plain text; interrupted, the same command goes on."""
+    from finetune.recipe import PretrainRecipe
+    from finetune.recipe_files import dump_recipe, load_recipe
+
+    resolved = load_recipe(PretrainRecipe, recipe, overrides or ())
+    from finetune.pretrain_files import embed_model, is_pretrained
+
+    target = Path(resolved.folder)
+    if overwrite or embed is None or not is_pretrained(target):
+        typer.echo(dump_recipe(resolved))
+        from finetune.pretraining import pretrain
+
+        pretrain(resolved, overwrite=overwrite, report=say)
+    if embed is not None:
+        say(f"float16 copy {embed_model(target, embed)}")

@@ -1,0 +1,35 @@
+"""Device and precision from the hardware, or as asked."""
+
+from __future__ import annotations
+
+from finetune.errors import RecipeError
+from finetune.provenance import cpu_has_bf16
+
+
+def choose_device(asked: str) -> str:
+    """``cpu`` or ``cuda``; raises RecipeError where CUDA is asked for and absent."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if asked == "cuda" and not available:
+        raise RecipeError("training.device=cuda, and PyTorch sees no GPU", next_step="device=cpu")
+    return "cuda" if available and asked != "cpu" else "cpu"
+
+
+def choose_precision(asked: str, device: str) -> str:
+    """``fp32``, ``bf16`` or ``fp16``: bf16 wherever the hardware multiplies it.
+
+    Raises RecipeError for a precision the device does not have.
+    """
+    import torch
+
+    if device == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bf16" if native else "fp16") if asked == "auto" else asked
+    if asked == "fp16":
+        raise RecipeError(
+            "training.precision=fp16 needs CUDA", allowed="auto, bf16, fp32 on this machine"
+        )
+    if asked == "auto":
+        return "bf16" if cpu_has_bf16() else "fp32"
+    return asked

@@ -1,0 +1,224 @@
+"""The typed recipe: what a fine-tuning or pretraining job is, before anything runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Method = Literal["full", "lora", "qlora"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Device = Literal["auto", "cpu", "cuda"]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelSection(Section):
+    """The base model: a hub id, a local folder or ``tiny`` (the embedded one)."""
+
+    source: str = "klue/roberta-large"
+    revision: str | None = None
+    max_length: Annotated[int, Field(ge=4, le=8192)] = 128
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: as the model says
+    random_weights: bool = False  # the exact architecture without pretraining: speed, memory
+
+
+class DataSection(Section):
+    """Where the rows come from, which columns are read, how they are split.
+
+    ``validation_size`` and ``test_size`` follow scikit-learn: a float is a share,
+    an int a number of rows.
+    """
+
+    source: Literal["nsmc", "sample"] | None = None
+    path: str | None = None
+    test_path: str | None = None
+    text_column: str = "document"
+    label_column: str = "label"
+    labels: dict[str, str] = {"0": "부정", "1": "긍정"}
+    rows: Count | None = None
+    take: Literal["random", "first"] = "random"
+    validation_size: Share | Count = 0.25
+    test_size: Share | Count | None = None
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _text_keys(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(raw): name for raw, name in value.items()}
+        return value
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DataSection:
+        if (self.source is None) == (self.path is None):
+            raise ValueError("exactly one of `source` (nsmc, sample) and `path` is needed")
+        if len(self.labels) < 2:
+            raise ValueError("`labels` needs at least two classes")
+        if len(set(self.labels.values())) < len(self.labels):
+            raise ValueError("two classes of `labels` have the same name")
+        return self
+
+
+class AdapterSection(Section):
+    """How the model is adapted. LoRA: Hu et al. 2021; QLoRA: Dettmers et al. 2023."""
+
+    method: Method = "lora"
+    rank: Count = 16
+    alpha: Count = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: Literal["all-linear", "attention"] | list[str] = "all-linear"
+
+
+class TrainingSection(Section):
+    """The optimisation, in the names of ``transformers.TrainingArguments``."""
+
+    epochs: Annotated[float, Field(gt=0)] = 3
+    max_steps: Count | None = None
+    batch_size: Count = 32
+    gradient_accumulation_steps: Count = 1
+    gradient_checkpointing: bool = False
+    eval_batch_size: Count = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.06
+    scheduler: Literal[
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "cosine_with_min_lr",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+    ] = "linear"
+    scheduler_kwargs: dict[str, Any] = {}
+    optimizer: Literal[
+        "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor"
+    ] = "adamw_torch_fused"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Precision = "auto"
+    device: Device = "auto"
+    padding: Literal["dynamic", "max_length"] = "dynamic"
+    group_by_length: bool = True
+    eval_steps: Count | None = None  # None: once an epoch
+    logging_steps: Count = 25
+    early_stopping_patience: Count | None = None
+    early_stopping_threshold: Annotated[float, Field(ge=0)] = 0.0
+    best_metric: Literal["accuracy", "f1_macro", "f1_binary", "loss"] = "accuracy"
+
+
+class ExportSection(Section):
+    """The gates of ``kotune export``: what each stage may change."""
+
+    max_logit_difference: Annotated[float, Field(gt=0)] = 1e-3
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.01  # int8, a share: 0.01 = 1 point
+    check_rows: Count = 1000
+    opset: Annotated[int, Field(ge=14)] = 17
+
+
+class FinetuneRecipe(Section):
+    """One run: model, data, adapter, training; ``export`` travels with the run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
+    seed: Annotated[int, Field(ge=0)] = 42
+    output: str = "runs/{name}"
+    model: ModelSection = ModelSection()
+    data: DataSection
+    adapter: AdapterSection = AdapterSection()
+    training: TrainingSection = TrainingSection()
+    export: ExportSection = ExportSection()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> FinetuneRecipe:
+        if self.training.precision == "fp16" and self.training.device == "cpu":
+            raise ValueError("training.precision=fp16 needs CUDA; on a CPU use bf16 or fp32")
+        return self
+
+    @property
+    def folder(self) -> str:
+        """The run folder this recipe writes."""
+        return self.output.format(name=self.name)
+
+
+class PretrainCorpus(Section):
+    """Plain text: files of one text a line, or a table's text column."""
+
+    path: str
+    text_column: str | None = None
+    held_out_size: Share | Count = 2000
+
+
+class TokenizerSection(Section):
+    """WordPiece trained on the corpus, KLUE's conventions."""
+
+    vocabulary_size: Annotated[int, Field(ge=100)] = 8000
+    min_frequency: Count = 2
+
+
+class ArchitectureSection(Section):
+    """A RoBERTa from scratch."""
+
+    hidden_size: Count = 256
+    layers: Count = 4
+    heads: Count = 4
+    feed_forward: Count = 1024
+    max_positions: Count = 130
+
+
+class PretrainSchedule(Section):
+    """Masked-language modelling by token budget."""
+
+    epochs: Annotated[float, Field(gt=0)] = 10
+    max_steps: Count | None = None
+    tokens_per_batch: Count = 8192
+    max_length: Annotated[int, Field(ge=8)] = 128
+    mask_probability: Share = 0.15
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: the model's own
+    warmup_steps: Annotated[int, Field(ge=0)] = 200
+    scheduler: Literal["linear", "cosine", "constant_with_warmup", "warmup_stable_decay"] = "linear"
+    decay_ratio: Share = 0.2  # warmup_stable_decay: the share of all steps that cools down
+    precision: Precision = "auto"
+    device: Device = "auto"
+    logging_steps: Count = 50
+    save_steps: Count = 200
+    eval_steps: Count = 400
+
+
+class PretrainRecipe(Section):
+    """Domain pretraining: from scratch (``model: null``) or continued from a model."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "pretrain"
+    seed: Annotated[int, Field(ge=0)] = 42
+    output: str = "runs/{name}"
+    corpus: PretrainCorpus
+    model: str | None = None
+    revision: str | None = None
+    tokenizer: TokenizerSection = TokenizerSection()
+    architecture: ArchitectureSection = ArchitectureSection()
+    training: PretrainSchedule = PretrainSchedule()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> PretrainRecipe:
+        size, training = self.architecture, self.training
+        if size.hidden_size % size.heads:
+            raise ValueError("architecture.hidden_size must be a multiple of architecture.heads")
+        if self.model is None and training.max_length > size.max_positions - 2:
+            raise ValueError("training.max_length is at most architecture.max_positions - 2")
+        if training.max_length > training.tokens_per_batch:
+            raise ValueError("training.tokens_per_batch must hold one text of training.max_length")
+        return self
+
+    @property
+    def folder(self) -> str:
+        """The model folder this recipe writes."""
+        return self.output.format(name=self.name)

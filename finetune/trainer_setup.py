@@ -1,0 +1,169 @@
+"""The recipe's training section, told to transformers.Trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainingArguments,
+)
+
+from finetune.errors import RecipeError
+from finetune.metrics import classification_metrics
+from finetune.progress import ProgressReport
+from finetune.recipe import TrainingSection
+
+
+def tokenize_rows(
+    frame: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, max_length: int, padding: str
+) -> Dataset:
+    """input_ids, attention_mask, labels and length of each row, truncated to ``max_length``."""
+    encoded = tokenizer(
+        frame["text"].tolist(),
+        truncation=True,
+        max_length=max_length,
+        padding="max_length" if padding == "max_length" else False,
+        return_token_type_ids=False,
+    )
+    lengths = [sum(mask) for mask in encoded["attention_mask"]]
+    return Dataset.from_dict(
+        {
+            "input_ids": encoded["input_ids"],
+            "attention_mask": encoded["attention_mask"],
+            "labels": frame["label"].tolist(),
+            "length": lengths,
+        }
+    )
+
+
+def build_trainer(
+    *,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    train_rows: Dataset,
+    validation_rows: Dataset,
+    training: TrainingSection,
+    device: str,
+    precision: str,
+    seed: int,
+    checkpoints: Path,
+    tensorboard: Path,
+    progress: ProgressReport,
+) -> Trainer:
+    """A Trainer that evaluates, stops early and keeps the best checkpoint; ready to train."""
+    if "8bit" in training.optimizer and device == "cpu":
+        raise RecipeError(
+            f"training.optimizer={training.optimizer} needs CUDA", allowed="adamw_torch_fused"
+        )
+    callbacks: list[Any] = [progress]
+    if training.early_stopping_patience is not None:
+        callbacks.append(
+            EarlyStoppingCallback(
+                training.early_stopping_patience, training.early_stopping_threshold
+            )
+        )
+    trainer = Trainer(
+        model=model,
+        args=training_arguments(training, device, precision, seed, checkpoints, tensorboard),
+        train_dataset=train_rows,
+        eval_dataset=validation_rows,
+        data_collator=DataCollatorWithPadding(
+            tokenizer, pad_to_multiple_of=8 if device == "cuda" else None
+        ),
+        compute_metrics=_trainer_metrics,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer
+
+
+def training_arguments(
+    training: TrainingSection,
+    device: str,
+    precision: str,
+    seed: int,
+    checkpoints: Path,
+    tensorboard: Path,
+) -> TrainingArguments:
+    """The section's values under Trainer's names.
+
+    ``label_names`` is given because PEFT's forward hides ``labels`` from Trainer; checkpoints
+    hold weights only, so that nothing pickled is ever written.
+    """
+    every = "steps" if training.eval_steps else "epoch"
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        logging_dir=str(tensorboard),
+        report_to=["tensorboard"],
+        disable_tqdm=True,
+        seed=seed,
+        use_cpu=device == "cpu",
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        num_train_epochs=training.epochs,
+        max_steps=training.max_steps or -1,
+        per_device_train_batch_size=training.batch_size,
+        per_device_eval_batch_size=training.eval_batch_size,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        gradient_checkpointing=training.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        warmup_steps=training.warmup_steps,
+        warmup_ratio=training.warmup_ratio,
+        lr_scheduler_type=training.scheduler,
+        lr_scheduler_kwargs=dict(training.scheduler_kwargs),
+        optim=training.optimizer,
+        label_smoothing_factor=training.label_smoothing,
+        group_by_length=training.group_by_length and training.padding == "dynamic",
+        length_column_name="length",
+        label_names=["labels"],
+        eval_strategy=every,
+        save_strategy=every,
+        eval_steps=training.eval_steps,
+        save_steps=training.eval_steps or 500,
+        logging_steps=training.logging_steps,
+        load_best_model_at_end=True,
+        metric_for_best_model=training.best_metric,
+        greater_is_better=training.best_metric != "loss",
+        save_total_limit=1,
+        save_only_model=True,
+        dataloader_pin_memory=device == "cuda",
+    )
+
+
+def training_history(state: Any) -> list[dict[str, Any]]:
+    """Trainer's log as one entry a step: step, epoch, loss, learning_rate, eval_* figures."""
+    kept = ("epoch", "loss", "learning_rate", "grad_norm")
+    history: dict[int, dict[str, Any]] = {}
+    for entry in state.log_history:
+        row = history.setdefault(entry["step"], {"step": entry["step"]})
+        for key, value in entry.items():
+            timing = key.endswith(("_runtime", "_per_second"))
+            if key in kept or (key.startswith("eval_") and not timing):
+                row[key] = value
+    return list(history.values())
+
+
+def _trainer_metrics(prediction: Any) -> dict[str, float]:
+    logits = prediction.predictions
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    figures = classification_metrics(
+        np.asarray(prediction.label_ids), np.asarray(logits, dtype=np.float32)
+    )
+    names = ("accuracy", "f1_binary", "f1_macro", "f1_micro", "f1_weighted")
+    values = {name: getattr(figures, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
