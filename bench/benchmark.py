@@ -1,0 +1,206 @@
+"""The story of a benchmark: run and artifact folders in, a report folder out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.compose import (
+    artifact_ladders,
+    describe_variant,
+    plain_command,
+    training_curves,
+    training_facts,
+    write_results,
+)
+from bench.measure import Measurement, Plan, measure_variants
+from bench.prepare import Prepared, prepare_variants
+from bench.rows import TestRows, choose_test_rows, data_facts, stored_predictions
+from bench.settings import BenchSection
+from bench.timing import REWARM_CALLS
+from bench.variants import (
+    Contender,
+    choose_baseline,
+    choose_variants,
+    find_contenders,
+    noise_pair,
+)
+from finetune.errors import FolderError, GateError, RecipeError
+from finetune.provenance import collect_provenance
+
+Report = Callable[[str], None]
+LOAD_LIMIT = 0.5  # load average per core above which the machine is said to be busy
+RANDOM_WEIGHTS = "Base models have random weights: speed and memory only, no accuracy is claimed."
+
+
+def run_benchmark(
+    folders: Sequence[Path | str],
+    settings: BenchSection,
+    output: Path | str,
+    *,
+    name: str | None = None,
+    report: Report = print,
+) -> Path:
+    """Measure every variant of the folders; write ``output``/results.json and its report.
+
+    Returns the path of report.html. Raises FolderError or RecipeError before anything is
+    measured, GateError where no variant could be measured at all.
+    """
+    output = Path(output)
+    check_target(output)
+    check_device(settings.device)
+    contenders = find_contenders([Path(folder) for folder in folders])
+    variants = choose_variants(contenders, settings.variants, device=settings.device)
+    baseline = choose_baseline(variants, settings.baseline)
+    if settings.noise_pair:
+        variants = noise_pair(variants, baseline)
+    rows = choose_test_rows(contenders, settings)
+    threads = settings.threads or available_cores()
+    warn_if_busy(report)
+    with tempfile.TemporaryDirectory(prefix="kotune-bench-") as scratch:
+        prepared = prepare_variants(
+            variants,
+            contenders,
+            Path(scratch),
+            seed=settings.seed,
+            threads=threads,
+            timeout_s=settings.call_timeout_s,
+            report=report,
+        )
+        plan = make_plan(prepared, rows, settings, threads, report)
+        ready = [one.variant for one in prepared if one.reason is None]
+        measured, shared = measure_variants(ready, plan)
+    entries = [
+        describe_variant(one, measured.get(one.variant.name, Measurement())) for one in prepared
+    ]
+    content = {
+        **describe_benchmark(name or output.name, contenders, rows, settings),
+        "baseline": baseline,
+        "settings": describe_settings(settings, threads, rows, shared),
+        "variants": entries,
+    }
+    add_gpus(content["environment"], measured)
+    write_results(output, content)
+    check_any_ok(entries, output)
+    from bench.report import write_report
+
+    return write_report(output)
+
+
+def make_plan(
+    prepared: Sequence[Prepared],
+    rows: TestRows,
+    settings: BenchSection,
+    threads: int,
+    report: Report,
+) -> Plan:
+    """Sizes for the memory plan, and the predictions that runs have stored already."""
+    stored: dict[str, list[int]] = {}
+    for one in prepared:
+        variant = one.variant
+        if rows.accuracy and variant.as_trained and variant.source.run is not None:
+            found = stored_predictions(variant.source.run, rows.positions)
+            if found is not None:
+                stored[variant.name] = found
+    sizes = {one.variant.name: one.size_bytes or 0 for one in prepared}
+    return Plan(settings, threads, rows, sizes, stored, report)
+
+
+def describe_benchmark(
+    name: str, contenders: Sequence[Contender], rows: TestRows, settings: BenchSection
+) -> dict[str, Any]:
+    """Everything of results.json that is known without measuring."""
+    environment = collect_provenance(settings.seed)
+    environment["command"] = plain_command(environment["command"])
+    runs = [one.run for one in contenders if one.run is not None]
+    notes = [settings.note] if settings.note else []
+    if any(run.base.get("random_weights") for run in runs):
+        notes.append(RANDOM_WEIGHTS)
+    return {
+        "name": name,
+        "created": environment["created"],
+        "commands": [environment["command"]],
+        "note": " ".join(notes) or None,
+        "environment": environment,
+        "labels": list(runs[0].labels),
+        "data": data_facts(contenders, rows),
+        "truth": rows.truth if rows.accuracy else [],
+        "seen_in_training": rows.seen_in_training if rows.accuracy else [],
+        "curves": training_curves(contenders),
+        "ladders": artifact_ladders(contenders),
+        "training": training_facts(contenders),
+    }
+
+
+def describe_settings(
+    settings: BenchSection, threads: int, rows: TestRows, shared: list[list[list[str]]]
+) -> dict[str, Any]:
+    """The section as resolved, and how the machine was shared."""
+    split = any(len(blocks) > 1 for blocks in shared)
+    return {
+        **settings.model_dump(mode="json", exclude={"note"}),
+        "threads": threads,
+        "latency_rows": len(rows.latency),
+        "throughput_rows": len(rows.throughput),
+        "rewarm_calls": REWARM_CALLS,
+        "scenarios": ["single-stream", "offline"],
+        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "memory_blocks": shared if split else None,
+    }
+
+
+def add_gpus(environment: dict[str, Any], measured: dict[str, Measurement]) -> None:
+    """GPUs as the workers saw them: this process has no torch to ask."""
+    found = {one.facts["gpu"] for one in measured.values() if "gpu" in one.facts}
+    environment["hardware"]["gpus"] = sorted(found)
+
+
+def check_target(output: Path) -> None:
+    """Refuse to write a report into anything but a report folder or an empty one."""
+    if output.is_dir() and any(output.iterdir()) and not (output / "results.json").is_file():
+        marks = [name for name in ("run.json", "manifest.json") if (output / name).exists()]
+        if marks or not (output / "suite.yaml").is_file():
+            raise FolderError(
+                "the output is in use by something that is not a report",
+                received=output,
+                next_step="--output with another folder",
+            )
+    if output.exists() and not output.is_dir():
+        raise FolderError("the output is a file", received=output)
+
+
+def check_device(device: str) -> None:
+    """Raise RecipeError where CUDA is asked for and PyTorch sees none."""
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise RecipeError("bench.device=cuda, and PyTorch sees no GPU", next_step="device=cpu")
+
+
+def check_any_ok(entries: Sequence[dict[str, Any]], output: Path) -> None:
+    """Raise GateError where every variant failed: there is nothing to report."""
+    if all(entry["status"] == "failed" for entry in entries):
+        raise GateError(
+            "no variant could be measured",
+            received="; ".join(f"{entry['name']}: {entry['reason']}" for entry in entries[:3]),
+            next_step=f"the reasons of all stand in {output / 'results.json'}",
+        )
+
+
+def available_cores() -> int:
+    """The cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def warn_if_busy(report: Report) -> None:
+    """One line where other programs take the cores that are to be measured."""
+    if hasattr(os, "getloadavg"):
+        load = os.getloadavg()[0] / available_cores()
+        if load > LOAD_LIMIT:
+            report(f"this machine is busy ({load:.1f} of 1 per core); timings will be noisy")

@@ -1,0 +1,145 @@
+"""The parent's end of a worker: start, ask, put to sleep, end. Never imports a runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+
+
+class WorkerFailed(Exception):
+    """A worker raised, died or fell silent; the reason in one line."""
+
+
+class WorkerProcess:
+    """A fresh Python process running ``bench.worker``, asleep whenever it is not asked.
+
+    A sleeping worker is stopped by signal: runtimes keep spinning threads, which would take the
+    cores from the worker that is being measured.
+    """
+
+    def __init__(self, threads: int, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._errors = tempfile.TemporaryFile()
+        # -P and a group of its own: no file of the working directory shadows a package, Ctrl-C
+        # reaches the parent alone, and the kernel ends stopped workers when the parent is gone.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "bench.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=worker_environment(threads),
+            process_group=0,
+            text=True,
+            encoding="utf-8",
+        )
+        self._timed_out = False
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    def send(self, command: str, **content: Any) -> None:
+        """Ask without waiting; ``receive`` fetches the answer. Raises WorkerFailed."""
+        try:
+            self._process.stdin.write(json.dumps({"do": command, **content}) + "\n")
+            self._process.stdin.flush()
+        except OSError as fault:
+            raise WorkerFailed(self._reason()) from fault
+
+    def receive(self) -> dict[str, Any]:
+        """The answer to the last ``send``; raises WorkerFailed."""
+        timer = threading.Timer(self.timeout_s, self._give_up)
+        timer.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        if not line.endswith("\n"):
+            raise WorkerFailed(self._reason())
+        answer = json.loads(line)
+        if "error" in answer:
+            raise WorkerFailed(answer["error"])
+        return answer["ok"]
+
+    def ask(self, command: str, **content: Any) -> dict[str, Any]:
+        """Wake the worker, send, wait for the answer, put it to sleep; raises WorkerFailed."""
+        self.wake()
+        self.send(command, **content)
+        answer = self.receive()
+        self.sleep()
+        return answer
+
+    def sleep(self) -> None:
+        """Stop every thread of the worker."""
+        self._signal("suspend")
+
+    def wake(self) -> None:
+        """Let it run on."""
+        self._signal("resume")
+
+    def close(self) -> None:
+        """End the process, whatever state it is in."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            try:
+                stream.close()
+            except OSError:  # an unsent message of a worker that died
+                pass
+
+    def _signal(self, name: str) -> None:
+        try:
+            getattr(psutil.Process(self.pid), name)()
+        except psutil.NoSuchProcess as fault:
+            raise WorkerFailed(self._reason()) from fault
+
+    def _give_up(self) -> None:
+        self._timed_out = True
+        self._process.kill()
+
+    def _reason(self) -> str:
+        """Why the process is gone: silence, a signal, or the last line it printed."""
+        if self._timed_out:
+            return f"no answer within {self.timeout_s:g} s"
+        try:
+            code = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            return "the process closed its pipe"
+        if code == -9:
+            return "the process was killed (signal 9); out of memory?"
+        self._errors.seek(0)
+        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        last = f": {lines[-1][:300]}" if lines else ""
+        return f"the process ended with code {code}{last}"
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """This environment with our packages on the path and one number of threads for all."""
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        "PYTHONPATH": root + (os.pathsep + path if path else ""),
+        "PYTHONIOENCODING": "utf-8",
+        "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        **{name: str(threads) for name in THREAD_VARIABLES},
+    }

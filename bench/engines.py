@@ -1,0 +1,182 @@
+"""What a worker runs: one loader per runtime, each importing its own libraries and no other.
+
+Every engine takes text and gives a class id on the host, so that tokenisation, copies and, on
+CUDA, synchronisation are inside what is timed, for all runtimes alike.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LIBRARIES = {
+    "pytorch": ("finetune.models", "finetune.run_folder", "transformers"),
+    "merged": ("finetune.models", "transformers"),
+    "pipeline": ("torch", "transformers"),
+    "onnx": ("export.runtime",),
+    "sklearn": ("bench.baselines", "sklearn.linear_model", "sklearn.feature_extraction.text"),
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A loaded variant. ``classify`` one text, ``classify_many`` in batches of a given size."""
+
+    classify: Callable[[str], int]
+    classify_many: Callable[[Sequence[str], int], list[int]]
+    peak_vram_bytes: Callable[[], int | None] = lambda: None
+    facts: dict[str, Any] = field(default_factory=dict)  # what was found on loading, for the report
+
+
+def import_libraries(variant: dict[str, Any], threads: int) -> None:
+    """Import what the variant will need, so that load time is loading; fix torch's threads."""
+    names = LIBRARIES[variant["runtime"]]
+    if variant["runtime"] == "pytorch" and variant["method"] != "full":
+        names = (*names, "peft")
+    for name in names:
+        importlib.import_module(name)
+    if variant["runtime"] in ("pytorch", "merged", "pipeline"):
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def load_engine(variant: dict[str, Any], threads: int) -> Engine:
+    """The engine of a variant as ``variants.Variant.as_job()`` describes it."""
+    loaders = {
+        "pytorch": _load_pytorch,
+        "merged": _load_merged,
+        "pipeline": _load_pipeline,
+        "onnx": _load_onnx,
+        "sklearn": _load_sklearn,
+    }
+    return loaders[variant["runtime"]](variant, threads)
+
+
+def _load_pytorch(variant: dict[str, Any], threads: int) -> Engine:
+    import torch
+
+    from finetune.models import load_tokenizer, load_trained
+    from finetune.run_folder import open_run
+
+    run = open_run(variant["folder"], verify=False)
+    dtype = torch.bfloat16 if variant["precision"] == "bf16" else torch.float32
+    model = load_trained(run, device=variant["device"], dtype=dtype)
+    return _torch_engine(model, load_tokenizer(run.folder / "model"), variant)
+
+
+def _load_merged(variant: dict[str, Any], threads: int) -> Engine:
+    """A merged checkpoint that ``prepare`` wrote: weights in one file, as one would deploy it."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from finetune.models import load_tokenizer
+
+    dtype = torch.bfloat16 if variant["precision"] == "bf16" else torch.float32
+    model = AutoModelForSequenceClassification.from_pretrained(
+        variant["folder"], dtype=dtype, use_safetensors=True, local_files_only=True
+    )
+    tokenizer = load_tokenizer(variant["folder"])
+    return _torch_engine(model.to(variant["device"]).eval(), tokenizer, variant)
+
+
+def _torch_engine(model: Any, tokenizer: Any, variant: dict[str, Any]) -> Engine:
+    import torch
+
+    from finetune.models import predict_logits
+
+    device, max_length = variant["device"], variant["max_length"]
+
+    def classify(text: str) -> int:
+        encoded = tokenizer(
+            text,
+            truncation=True,
+            max_length=max_length,
+            return_token_type_ids=False,
+            return_tensors="pt",
+        ).to(device)
+        with torch.inference_mode():
+            return int(model(**encoded).logits.argmax())
+
+    def classify_many(texts: Sequence[str], batch_size: int) -> list[int]:
+        logits = predict_logits(
+            model, tokenizer, texts, max_length=max_length, batch_size=batch_size, device=device
+        )
+        return logits.argmax(axis=1).tolist()
+
+    return Engine(classify, classify_many, lambda: _peak_vram(device), _torch_facts(device))
+
+
+def _load_pipeline(variant: dict[str, Any], threads: int) -> Engine:
+    """``transformers.pipeline`` with its defaults, truncation aside."""
+    from transformers import pipeline
+
+    device, max_length = variant["device"], variant["max_length"]
+    pipe = pipeline("text-classification", model=variant["folder"], device=device)
+    ids = pipe.model.config.label2id
+
+    def classify(text: str) -> int:
+        return int(ids[pipe(text, truncation=True, max_length=max_length)[0]["label"]])
+
+    def classify_many(texts: Sequence[str], batch_size: int) -> list[int]:
+        answers = pipe(list(texts), batch_size=batch_size, truncation=True, max_length=max_length)
+        return [int(ids[answer["label"]]) for answer in answers]
+
+    return Engine(classify, classify_many, lambda: _peak_vram(device), _torch_facts(device))
+
+
+def _load_onnx(variant: dict[str, Any], threads: int) -> Engine:
+    from export.runtime import OnnxClassifier
+
+    classifier = OnnxClassifier(
+        variant["folder"],
+        variant["precision"],
+        threads=threads,
+        provider=variant["device"],
+        verify=False,  # the benchmark has done so before it started its workers
+        allow_failed=True,  # measured all the same; the report says that it failed
+    )
+
+    def classify(text: str) -> int:
+        return int(classifier.logits([text])[0].argmax())
+
+    def classify_many(texts: Sequence[str], batch_size: int) -> list[int]:
+        return classifier.logits(texts).argmax(axis=1).tolist()  # it plans batches by tokens
+
+    return Engine(classify, classify_many)
+
+
+def _load_sklearn(variant: dict[str, Any], threads: int) -> Engine:
+    from bench.baselines import load_tfidf
+
+    model = load_tfidf(Path(variant["folder"]))
+
+    def classify_many(texts: Sequence[str], batch_size: int) -> list[int]:
+        parts = [
+            model.predict(texts[start : start + batch_size])
+            for start in range(0, len(texts), batch_size)
+        ]
+        return np.concatenate(parts).tolist()
+
+    return Engine(lambda text: int(model.predict([text])[0]), classify_many)
+
+
+def _peak_vram(device: str) -> int | None:
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return torch.cuda.max_memory_allocated()
+
+
+def _torch_facts(device: str) -> dict[str, Any]:
+    if not device.startswith("cuda"):
+        return {}
+    import torch
+
+    return {"gpu": torch.cuda.get_device_name()}

@@ -1,0 +1,1 @@
+"""results.json → report.html, report.md, results.csv, plots/; imports no torch."""

@@ -1,0 +1,159 @@
+"""Nested records as label and value pairs, and what a reader must know of the method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bench.report import text
+from bench.report.results import Results
+from bench.report.summary import Summary
+
+Pairs = list[tuple[str, str]]
+LISTED = 6  # items of a list of records that are shown
+
+
+def flatten(record: Mapping[str, Any], prefix: str = "") -> Pairs:
+    """Every leaf as (label, text), labels joined by " · "; None and empty parts are left out."""
+    return list(_leaves(record, prefix))
+
+
+def _leaves(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in record.items():
+        label = f"{prefix} · {_words(str(key))}" if prefix else _words(str(key))
+        if isinstance(value, Mapping):
+            yield from _leaves(value, label)
+        elif value is not None and value != []:
+            yield label, _leaf(str(key), value)
+
+
+def _words(key: str) -> str:
+    """A key as words: test_rows → test rows; units move to the value."""
+    for unit in ("_bytes", "_ms", "_s"):
+        key = key.removesuffix(unit)
+    return key.replace("_", " ")
+
+
+def _leaf(key: str, value: Any) -> str:
+    """One value as text; the key's unit decides how a number is written."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return _items(key, value)
+    if not isinstance(value, int | float):
+        return str(value)
+    if key.endswith("_bytes"):
+        return text.bytes_with_unit(value)
+    if key.endswith("_ms"):
+        return f"{text.milliseconds(value)} ms"
+    if key.endswith("_s"):
+        return text.duration(value)
+    if isinstance(value, int):
+        return f"{value:,}" if key != "seed" else str(value)
+    return text.significant(value, 4)
+
+
+def _items(key: str, values: list[Any]) -> str:
+    shown = [
+        "; ".join(f"{label} {leaf}" for label, leaf in flatten(value))
+        if isinstance(value, Mapping)
+        else _leaf(key, value)
+        for value in values[:LISTED]
+    ]
+    more = [f"and {len(values) - LISTED} more"] if len(values) > LISTED else []
+    return ", ".join(shown + more)
+
+
+def data_facts(results: Results) -> Pairs:
+    """What the rows are, in short."""
+    data = results.data
+    counts = {
+        "training rows": data.train_rows,
+        "validation rows": data.validation_rows,
+        "test rows": data.test_rows,
+        "rows timed one by one": data.latency_rows,
+    }
+    return [
+        ("corpus", data.description),
+        *((label, f"{count:,}") for label, count in counts.items() if count is not None),
+        ("classes", ", ".join(results.labels)),
+        *([("fingerprint", data.fingerprint)] if data.fingerprint else []),
+    ]
+
+
+def machine(results: Results) -> str:
+    """The hardware in a few words; empty where it was not recorded."""
+    hardware = results.environment.get("hardware") or {}
+    parts = [hardware.get("cpu"), *(hardware.get("gpus") or [])]
+    if hardware.get("cores"):
+        parts.insert(1, text.plural(hardware["cores"], "core"))
+    return ", ".join(str(part) for part in parts if part)
+
+
+def commit(results: Results) -> tuple[str, bool] | None:
+    """Short commit and whether the tree had changes."""
+    git = results.environment.get("git")
+    return (str(git["commit"])[:10], bool(git.get("dirty"))) if git and git.get("commit") else None
+
+
+def when(results: Results) -> str:
+    """The time of measuring to the minute: 2025-06-01 09:30 UTC."""
+    stamp = results.created.replace("T", " ")
+    utc = stamp.endswith(("+00:00", "Z"))
+    return f"{stamp[:16]} UTC" if utc else stamp
+
+
+def method_notes(summary: Summary) -> list[str]:
+    """How the figures were made and how to read them, from the settings recorded."""
+    settings, results = summary.results.settings, summary.results
+    notes = [_protocol(settings)]
+    if summary.baseline:
+        notes.append(f"All comparisons are with `{results.baseline}`, on the same rows.")
+    if summary.test_rows:
+        notes.append(
+            "Accuracy has Wilson's interval, F1 a bootstrap interval. A difference of accuracy has "
+            "a paired bootstrap interval and McNemar's test (exact below 25 discordant rows), "
+            "adjusted after Holm for the number of variants. One run per method tells about that "
+            "run, not about the method."
+        )
+        if summary.unseen_rows and summary.unseen_rows < summary.test_rows:
+            notes.append(
+                f"“Unseen” is the accuracy on the {summary.unseen_rows:,} test rows whose text "
+                "does not also stand in the training set."
+            )
+    notes.append(_latency_note(settings))
+    if any(row.peak_memory_bytes for row in summary.measured):
+        notes.append(
+            "Memory is the highest resident size of the variant's own process, libraries included."
+        )
+    notes.append("A figure that was not measured is absent; it is never a zero. MB is 10⁶ bytes.")
+    return [note for note in notes if note]
+
+
+def _protocol(settings: Mapping[str, Any]) -> str:
+    parts = ["Each variant runs in a process of its own"]
+    if settings.get("processes"):
+        parts.append(f"{text.plural(settings['processes'], 'fresh process', 'es')} each")
+    if settings.get("rounds"):
+        parts.append(text.plural(settings["rounds"], "round"))
+    if settings.get("threads"):
+        parts.append(text.plural(settings["threads"], "thread"))
+    return ", ".join(parts) + "."
+
+
+def _latency_note(settings: Mapping[str, Any]) -> str:
+    rows = settings.get("latency_rows")
+    what = f"{rows:,} real reviews" if rows else "real reviews"
+    note = (
+        f"Latency is text in, label out at batch 1 on {what}, tokenisation included; percentiles "
+        "are over all samples."
+    )
+    if settings.get("throughput_batch_size"):
+        note += f" Throughput is in batches of {settings['throughput_batch_size']}."
+    inside = (
+        " With one process per variant, intervals hold for that process and leave out what "
+        "differs from start to start."
+        if settings.get("processes") == 1
+        else " Intervals of medians resample whole processes."
+    )
+    return note + inside

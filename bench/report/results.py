@@ -1,0 +1,176 @@
+"""results.json as typed, frozen records; whatever does not fit is named at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from finetune.errors import FolderError
+from finetune.files import read_json
+
+SCHEMA = "kotune.results/1"
+FAULTS_SHOWN = 8
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Record(BaseModel):
+    """Frozen; keys that a later minor version adds are kept out of the way, not refused."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class LatencyRound(_Record):
+    """One round of one process at batch 1; milliseconds per review, tokenisation included."""
+
+    process: int
+    round: int
+    samples_ms: list[Positive]
+
+
+class ThroughputRound(_Record):
+    """One round of one process in bulk."""
+
+    process: int
+    round: int
+    rows: Annotated[int, Field(gt=0)]
+    seconds: Positive
+
+
+class Parameters(_Record):
+    """How many numbers the model has, and how many were trained."""
+
+    total: int
+    trainable: int
+
+
+class Variant(_Record):
+    """One <method>-<runtime>-<precision> as measured; ``predicted`` may be empty."""
+
+    name: str
+    method: str
+    runtime: str
+    precision: str
+    status: Literal["ok", "failed"]
+    reason: str | None = None
+    run: str | None = None
+    description: str = ""
+    predicted: list[int] = []
+    latency: list[LatencyRound] = []
+    throughput: list[ThroughputRound] = []
+    first_call_ms: list[float] = []
+    load_s: list[float] = []
+    peak_memory_bytes: list[int] = []
+    peak_vram_bytes: list[int] = []
+    size_bytes: int | None = None
+    adapter_bytes: int | None = None
+    parameters: Parameters | None = None
+    training_time_s: float | None = None
+
+
+class Data(_Record):
+    """The reviews everything was measured on."""
+
+    description: str
+    fingerprint: str | None = None
+    train_rows: int | None = None
+    validation_rows: int | None = None
+    test_rows: int | None = None
+    latency_rows: int | None = None
+    summary: dict[str, Any] = {}
+
+
+class CurvePoint(_Record):
+    """One line of a training log."""
+
+    step: int
+    epoch: float | None = None
+    loss: float | None = None
+    eval_loss: float | None = None
+    eval_accuracy: float | None = None
+
+
+class LadderStep(_Record):
+    """One stage of an artifact checked against the stage before it."""
+
+    step: str
+    max_logit_difference: float | None = None
+    mean_logit_difference: float | None = None
+    flipped: int | None = None
+    flipped_over_margin: int | None = None
+    rows: int | None = None
+    accuracy: float | None = None
+    f1_macro: float | None = None
+    passed: bool
+
+
+class Results(_Record):
+    """A whole results.json; ``truth`` and ``seen_in_training`` may be empty."""
+
+    name: str
+    created: str
+    commands: list[str] = []
+    note: str | None = None
+    environment: dict[str, Any] = {}
+    labels: list[str]
+    data: Data
+    truth: list[int] = []
+    seen_in_training: list[int] = []
+    baseline: str
+    settings: dict[str, Any] = {}
+    variants: Annotated[list[Variant], Field(min_length=1)]
+    curves: dict[str, list[CurvePoint]] = {}
+    ladders: dict[str, list[LadderStep]] = {}
+
+    @model_validator(mode="after")
+    def _check_joints(self) -> Self:
+        faults = _joint_faults(self)
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def read_results(folder: Path) -> Results:
+    """The results of a report folder; FolderError names every fault of the file."""
+    if not folder.is_dir():
+        raise FolderError(
+            "not a report folder", received=folder, next_step="kotune bench SUITE_OR_FOLDERS"
+        )
+    content = read_json(folder / "results.json", SCHEMA)
+    try:
+        return Results.model_validate(content)
+    except ValidationError as fault:
+        raise FolderError(
+            f"{folder / 'results.json'} does not follow {SCHEMA}",
+            received=_describe_faults(fault),
+            next_step="kotune bench, which writes the file anew",
+        ) from fault
+
+
+def _joint_faults(results: Results) -> list[str]:
+    """What the fields say against one another."""
+    names = [variant.name for variant in results.variants]
+    rows, classes = len(results.truth), range(len(results.labels))
+    faults = [
+        f"variant {name!r} occurs twice" for name in sorted(set(names)) if names.count(name) > 1
+    ]
+    if results.baseline not in names:
+        faults.append(f"baseline {results.baseline!r} is not among the variants")
+    if len(results.seen_in_training) not in (0, rows):
+        faults.append(f"{len(results.seen_in_training)} seen_in_training for {rows} truth")
+    for name, ids in [("truth", results.truth), *((v.name, v.predicted) for v in results.variants)]:
+        if len(ids) not in (0, rows):
+            faults.append(f"{name}: {len(ids)} predictions for {rows} rows")
+        if ids and not (min(ids) in classes and max(ids) in classes):
+            faults.append(f"{name}: class ids must lie in 0 … {len(classes) - 1}")
+    return faults
+
+
+def _describe_faults(fault: ValidationError) -> str:
+    lines = [
+        " -> ".join(map(str, error["loc"])) + ": " + error["msg"] if error["loc"] else error["msg"]
+        for error in fault.errors()
+    ]
+    more = [f"and {len(lines) - FAULTS_SHOWN} more"] if len(lines) > FAULTS_SHOWN else []
+    return "; ".join(lines[:FAULTS_SHOWN] + more)

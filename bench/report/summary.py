@@ -1,0 +1,247 @@
+"""results.json → one tidy row of derived figures per variant, computed once for every writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from bench.report.results import Results, Variant
+from bench.statistics import (
+    AccuracyComparison,
+    Estimate,
+    LatencySummary,
+    Samples,
+    collect_samples,
+    compare_accuracy,
+    latency_summary,
+    median_interval,
+    median_ratio,
+    ratio_finding,
+)
+from finetune.metrics import confusion_matrix, f1_interval, f1_scores, wilson_interval
+
+SPEED_WORDS = {"higher": "faster", "lower": "slower", "tie": "tie"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant; shares between 0 and 1, None where a thing was not measured.
+
+    ``speedup`` is the baseline's median latency over this one's, ``speed_finding`` one of
+    "faster", "slower", "tie". ``on_front``: no other variant is as good in both axes of the
+    first picture and better in one.
+    """
+
+    name: str
+    method: str
+    runtime: str
+    precision: str
+    description: str
+    run: str | None
+    failed: bool
+    reason: str | None
+    is_baseline: bool
+    accuracy: Estimate | None = None
+    accuracy_unseen: Estimate | None = None
+    f1_binary: Estimate | None = None
+    f1_macro: Estimate | None = None
+    f1_micro: Estimate | None = None
+    f1_weighted: Estimate | None = None
+    comparison: AccuracyComparison | None = None
+    latency_samples: Samples | None = None
+    latency: LatencySummary | None = None
+    p50_ms: Estimate | None = None
+    speedup: Estimate | None = None
+    speed_finding: str | None = None
+    rows_per_s: Estimate | None = None
+    first_call_ms: float | None = None
+    load_s: float | None = None
+    peak_memory_bytes: int | None = None
+    peak_vram_bytes: int | None = None
+    size_bytes: int | None = None
+    adapter_bytes: int | None = None
+    parameters: int | None = None
+    trainable: int | None = None
+    trainable_share: float | None = None
+    training_time_s: float | None = None
+    on_front: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything the writers show; ``rows`` has the baseline first and failures last."""
+
+    results: Results
+    rows: tuple[Row, ...]
+    test_rows: int
+    unseen_rows: int
+
+    @property
+    def measured(self) -> tuple[Row, ...]:
+        """The variants that ran."""
+        return tuple(row for row in self.rows if not row.failed)
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        """The variants that did not."""
+        return tuple(row for row in self.rows if row.failed)
+
+    @property
+    def baseline(self) -> Row | None:
+        """The row that the others are compared with; None when it failed."""
+        return next((row for row in self.measured if row.is_baseline), None)
+
+
+def summarise(results: Results) -> Summary:
+    """Derive every figure of the report."""
+    rows = [_describe(variant, results) for variant in results.variants]
+    rows = _compare_accuracies(rows, results)
+    rows = _mark_front(_compare_speeds(rows))
+    rows.sort(key=lambda row: (row.failed, not row.is_baseline))
+    unseen = sum(1 for seen in results.seen_in_training if not seen)
+    return Summary(results, tuple(rows), len(results.truth), unseen)
+
+
+def _describe(variant: Variant, results: Results) -> Row:
+    """The figures of one variant by itself."""
+    failed = variant.status == "failed"
+    row = Row(
+        name=variant.name,
+        method=variant.method,
+        runtime=variant.runtime,
+        precision=variant.precision,
+        description=variant.description,
+        run=variant.run,
+        failed=failed,
+        reason=variant.reason,
+        is_baseline=variant.name == results.baseline,
+    )
+    if failed:
+        return row
+    return replace(
+        row, **_accuracy_figures(variant, results), **_speed_figures(variant), **_sizes(variant)
+    )
+
+
+def _accuracy_figures(variant: Variant, results: Results) -> dict[str, Estimate | None]:
+    """Accuracy on all rows and on those not seen in training, and F1, with intervals."""
+    if not (variant.predicted and results.truth):
+        return {}
+    truth, predicted = np.array(results.truth), np.array(variant.predicted)
+    correct = truth == predicted
+    unseen = (
+        correct[np.array(results.seen_in_training, dtype=int) == 0]
+        if results.seen_in_training
+        else []
+    )
+    table = confusion_matrix(truth, predicted, len(results.labels))
+    scores = f1_scores(table)
+    f1 = {
+        f"f1_{field.name}": Estimate(float(value), *f1_interval(table, field.name))
+        for field in fields(scores)
+        if (value := getattr(scores, field.name)) is not None
+    }
+    return {
+        "accuracy": _share(correct),
+        "accuracy_unseen": _share(unseen) if len(unseen) else None,
+        **f1,
+    }
+
+
+def _share(correct: np.ndarray) -> Estimate:
+    hits, rows = int(correct.sum()), len(correct)
+    return Estimate(hits / rows, *wilson_interval(hits, rows))
+
+
+def _speed_figures(variant: Variant) -> dict[str, object]:
+    """Latency percentiles, throughput, start; empty parts stay None."""
+    figures: dict[str, object] = {
+        "first_call_ms": _typical(variant.first_call_ms),
+        "load_s": _typical(variant.load_s),
+    }
+    if any(part.samples_ms for part in variant.latency):
+        samples = collect_samples((p.process, p.round, p.samples_ms) for p in variant.latency)
+        figures |= {
+            "latency_samples": samples,
+            "latency": latency_summary(samples),
+            "p50_ms": median_interval(samples),
+        }
+    if variant.throughput:
+        rates = [(p.process, p.round, [p.rows / p.seconds]) for p in variant.throughput]
+        figures["rows_per_s"] = median_interval(collect_samples(rates))
+    return figures
+
+
+def _typical(values: Sequence[float]) -> float | None:
+    return float(np.median(values)) if values else None
+
+
+def _sizes(variant: Variant) -> dict[str, int | float | None]:
+    """Bytes and parameters; a peak is the highest over the processes."""
+    counts = variant.parameters
+    share = counts.trainable / counts.total if counts and counts.total else None
+    return {
+        "peak_memory_bytes": max(variant.peak_memory_bytes, default=None),
+        "peak_vram_bytes": max(variant.peak_vram_bytes, default=None),
+        "size_bytes": variant.size_bytes,
+        "adapter_bytes": variant.adapter_bytes,
+        "parameters": counts.total if counts else None,
+        "trainable": counts.trainable if counts else None,
+        "trainable_share": share,
+        "training_time_s": variant.training_time_s,
+    }
+
+
+def _compare_accuracies(rows: list[Row], results: Results) -> list[Row]:
+    predicted = {
+        variant.name: np.array(variant.predicted)
+        for variant in results.variants
+        if variant.predicted and variant.status == "ok"
+    }
+    if results.baseline not in predicted:
+        return rows
+    found = compare_accuracy(np.array(results.truth), predicted, results.baseline)
+    return [replace(row, comparison=found.get(row.name)) for row in rows]
+
+
+def _compare_speeds(rows: list[Row]) -> list[Row]:
+    base = next((row.latency_samples for row in rows if row.is_baseline), None)
+    if base is None:
+        return rows
+
+    def compared(row: Row) -> Row:
+        if row.is_baseline or row.latency_samples is None:
+            return row
+        ratio = median_ratio(base, row.latency_samples)
+        return replace(row, speedup=ratio, speed_finding=SPEED_WORDS[ratio_finding(ratio)])
+
+    return [compared(row) for row in rows]
+
+
+def picture_axis(rows: Sequence[Row]) -> tuple[str, Callable[[Row], float | None]]:
+    """What the first picture shows against latency: "accuracy", or "memory" without it."""
+    if any(row.accuracy for row in rows):
+        return "accuracy", lambda row: row.accuracy.value if row.accuracy else None
+    return "memory", lambda row: row.peak_memory_bytes
+
+
+def _mark_front(rows: list[Row]) -> list[Row]:
+    """Mark the rows that no other dominates: lower p50, and more accuracy or less memory."""
+    kind, value = picture_axis(rows)
+    sign = -1 if kind == "accuracy" else 1
+    points = {
+        row.name: (row.latency.p50_ms, sign * height)
+        for row in rows
+        if row.latency and (height := value(row)) is not None
+    }
+
+    def dominated(name: str) -> bool:
+        mine = points[name]
+        return any(
+            other != mine and other[0] <= mine[0] and other[1] <= mine[1]
+            for other in points.values()
+        )
+
+    return [replace(row, on_front=row.name in points and not dominated(row.name)) for row in rows]

@@ -1,0 +1,230 @@
+"""What the figures come to, in sentences: the same words for HTML and Markdown.
+
+Names of variants stand in backticks. The verdict is the fastest variant whose accuracy is either
+surely within MARGIN of the baseline's (on 50,000 rows a loss of a tenth of a point is significant
+and still may be worth a fourfold speed, so it is named with its price rather than ruled out), or
+not shown to be below it (McNemar, Holm-adjusted) and observed to be less than CAUTION below (on
+60 rows hardly any loss is significant).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.report import text
+from bench.report.summary import Row, Summary
+from bench.statistics import Estimate, median_ratio, ratio_finding
+
+MARGIN = 0.005
+CAUTION = 0.01
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure of the baseline beside the chosen variant's."""
+
+    label: str
+    before: str
+    after: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A headline, the sentences under it, the variant it is about, and what changes with it."""
+
+    headline: str
+    details: tuple[str, ...]
+    chosen: str | None
+    changes: tuple[Change, ...]
+
+
+def reach_verdict(summary: Summary) -> Verdict:
+    """The verdict on a summary; says so when there is nothing to choose."""
+    measured, base = summary.measured, summary.baseline
+    failures = _failures(summary)
+    if not measured:
+        return Verdict("No variant finished.", failures, None, ())
+    if len(measured) == 1:
+        return Verdict(_alone(measured[0], summary), failures, measured[0].name, ())
+    if base is None:
+        lost = f"The baseline `{summary.results.baseline}` failed, so nothing is compared with it."
+        return Verdict(lost, failures, None, ())
+    timed = [row for row in measured if row.latency]
+    if base.latency is None or len(timed) < 2:
+        return Verdict(_most_accurate(measured, summary), failures, None, ())
+    chosen = min((row for row in timed if _acceptable(row)), key=_p50)
+    details = (
+        _loss(chosen, summary),
+        _lossless(chosen, timed),
+        _speed_ties(chosen, timed),
+        _faster_but_worse(chosen, timed),
+    )
+    return Verdict(
+        headline=_headline(chosen, base),
+        details=(*(sentence for sentence in details if sentence), *failures),
+        chosen=chosen.name,
+        changes=() if chosen is base else _changes(base, chosen),
+    )
+
+
+def _p50(row: Row) -> float:
+    assert row.latency is not None
+    return row.latency.p50_ms
+
+
+def _acceptable(row: Row) -> bool:
+    """Whether accuracy allows the row (see the top of this file); unknown accuracy does."""
+    if row.comparison is None:
+        return row.is_baseline or row.accuracy is None
+    pair = row.comparison.paired
+    unshown = row.comparison.finding != "worse" and pair.difference > -CAUTION
+    return unshown or pair.interval[0] >= -MARGIN
+
+
+def _headline(chosen: Row, base: Row) -> str:
+    if chosen is base or chosen.speedup is None:
+        return f"Nothing is faster than `{base.name}` at its accuracy."
+    spans = (
+        f"p50 {text.milliseconds(_p50(chosen))} ms instead of {text.milliseconds(_p50(base))} ms"
+    )
+    if chosen.speed_finding != "faster":
+        return f"Nothing is measurably faster than `{base.name}` at its accuracy ({spans})."
+    gain = text.times(chosen.speedup.value)
+    return f"`{chosen.name}` is {gain} times as fast as `{base.name}`{_price(chosen)}."
+
+
+def _price(chosen: Row) -> str:
+    """What the speed costs in accuracy, as the end of a sentence; empty when unknown."""
+    if chosen.comparison is None:
+        return ""
+    finding, pair = chosen.comparison.finding, chosen.comparison.paired
+    moved = f"{100 * abs(pair.difference):.2f} points"
+    if finding == "worse":
+        return f" and loses {moved} of accuracy"
+    if finding == "better":
+        return f" and gains {moved} of accuracy"
+    if pair.gained + pair.lost == 0:
+        return " and gives the same answers"
+    if pair.interval[1] < 0:
+        return f", with perhaps {moved} less accuracy"
+    return f", with no loss of accuracy that {text.plural(pair.rows, 'row')} could show"
+
+
+def _loss(chosen: Row, summary: Summary) -> str:
+    """Accuracy of the chosen row beside the baseline's, with what the rows leave open."""
+    rows = text.plural(summary.test_rows, "test row")
+    base = summary.baseline
+    if base is None or not base.accuracy:
+        return "Speed and memory only: this benchmark claims no accuracy."
+    if chosen is base or not chosen.accuracy or not chosen.comparison:
+        return f"`{base.name}` is right on {_share(base.accuracy)} of {rows}."
+    pair = chosen.comparison.paired
+    low, high = pair.interval
+    compared = sum(1 for row in summary.measured if row.comparison)
+    adjusted = f", adjusted for {compared} comparisons" if compared > 1 else ""
+    sentence = (
+        f"Of {rows} it gets {text.percent(chosen.accuracy.value)} % right, the baseline "
+        f"{text.percent(base.accuracy.value)} %: {text.points(pair.difference)} points, 95 % "
+        f"interval {text.points(low)} to {text.points(high)} "
+        f"({text.p_value(chosen.comparison.p_adjusted)}{adjusted})."
+    )
+    if chosen.comparison.finding == "tie" and low < -CAUTION:
+        short = f"{100 * abs(low):.1f}"
+        sentence += f" So few rows cannot rule out a loss of up to {short} points."
+    return sentence
+
+
+def _share(accuracy: Estimate) -> str:
+    low, high = (text.percent(end or 0) for end in (accuracy.low, accuracy.high))
+    return f"{text.percent(accuracy.value)} % ({text.span(low, high)})"
+
+
+def _lossless(chosen: Row, timed: list[Row]) -> str:
+    """When the chosen row pays with accuracy: the fastest that does not."""
+    if chosen.comparison is None or chosen.comparison.finding != "worse":
+        return ""
+    free = [row for row in timed if row.comparison and row.comparison.finding != "worse"]
+    fastest = min(free, key=_p50, default=None)
+    if fastest is None or fastest.speed_finding != "faster" or fastest.speedup is None:
+        return "Nothing faster than the baseline is without a measurable loss."
+    gain = text.times(fastest.speedup.value)
+    return f"Without a measurable loss the fastest is `{fastest.name}`, {gain} times the baseline."
+
+
+def _speed_ties(chosen: Row, timed: list[Row]) -> str:
+    """Acceptable rows whose speed cannot be told from the chosen one's."""
+    assert chosen.latency_samples is not None
+    tied = [
+        f"`{row.name}`"
+        for row in timed
+        if row is not chosen
+        and _acceptable(row)
+        and row.latency_samples is not None
+        and ratio_finding(median_ratio(row.latency_samples, chosen.latency_samples)) == "tie"
+    ]
+    if not tied:
+        return ""
+    verb = "ties" if len(tied) == 1 else "tie"
+    return f"{text.listed(tied)} {verb} with it on speed."
+
+
+def _faster_but_worse(chosen: Row, timed: list[Row]) -> str:
+    """Rows that are faster still, and what they lose."""
+    told = [
+        f"`{row.name}` ({text.milliseconds(_p50(row))} ms) loses "
+        f"{100 * abs(row.comparison.paired.difference):.2f} points"
+        for row in sorted(timed, key=_p50)
+        if _p50(row) < _p50(chosen) and row.comparison is not None and not _acceptable(row)
+    ]
+    return f"Faster still, but {text.listed(told)}." if told else ""
+
+
+def _changes(base: Row, chosen: Row) -> tuple[Change, ...]:
+    """Baseline → chosen, figure by figure, as far as both have them."""
+    pairs = [
+        ("Accuracy", base.accuracy, chosen.accuracy, lambda e: text.percent(e.value), "%"),
+        ("p50 latency", _p50(base), _p50(chosen), text.milliseconds, "ms"),
+        (
+            "Throughput",
+            base.rows_per_s,
+            chosen.rows_per_s,
+            lambda e: text.significant(e.value),
+            "rows/s",
+        ),
+        ("Size on disk", base.size_bytes, chosen.size_bytes, text.megabytes, "MB"),
+        ("Peak memory", base.peak_memory_bytes, chosen.peak_memory_bytes, text.megabytes, "MB"),
+    ]
+    return tuple(
+        Change(label, written(before), written(after), unit)
+        for label, before, after, written, unit in pairs
+        if before is not None and after is not None
+    )
+
+
+def _alone(row: Row, summary: Summary) -> str:
+    told = []
+    if row.accuracy:
+        rows = text.plural(summary.test_rows, "test row")
+        told.append(f"is right on {_share(row.accuracy)} of {rows}")
+    if row.latency:
+        p50, p99 = text.milliseconds(row.latency.p50_ms), text.milliseconds(row.latency.p99_ms)
+        told.append(f"answers in {p50} ms (p50; p99 {p99} ms)")
+    return f"`{row.name}` {text.listed(told)}." if told else f"`{row.name}` ran."
+
+
+def _most_accurate(measured: tuple[Row, ...], summary: Summary) -> str:
+    scored = [row for row in measured if row.accuracy]
+    if not scored:
+        return "Neither accuracy nor latency was measured."
+    best = max(scored, key=lambda row: row.accuracy.value if row.accuracy else 0)
+    assert best.accuracy is not None
+    rows = text.plural(summary.test_rows, "test row")
+    return f"`{best.name}` is right most often: on {_share(best.accuracy)} of {rows}."
+
+
+def _failures(summary: Summary) -> tuple[str, ...]:
+    return tuple(
+        f"`{row.name}` failed: {(row.reason or 'no reason was recorded').rstrip('.')}."
+        for row in summary.failed
+    )

@@ -1,0 +1,124 @@
+"""Clocks and order: warm-up until stable, the plan of rounds, memory, and what fits at once.
+
+All clocks are ``time.perf_counter_ns``. Rounds visit the variants in a random order, so that a
+machine that grows slower or hotter does so for all alike.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+WINDOW = 8  # reviews per warm-up window
+STABLE_WITHIN = 0.05  # two windows in a row within 5 % of the one before
+REWARM_CALLS = 3  # untimed calls on waking, whose caches others have filled
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """How a warm-up ended; ``calls`` of single reviews."""
+
+    calls: int
+    seconds: float
+    stable: bool
+
+
+def warm_up(classify: Callable[[str], int], texts: Sequence[str], limit_s: float) -> WarmUp:
+    """Call until the median of a window stays within 5 % of the last one twice, or ``limit_s``.
+
+    Every window repeats the same reviews, so that their lengths do not pass for drift.
+    """
+    window = [texts[index % len(texts)] for index in range(WINDOW)]
+    began = time.perf_counter()
+    previous, calm, calls = None, 0, 0
+    while True:
+        samples = []
+        for text in window:
+            start = time.perf_counter_ns()
+            classify(text)
+            samples.append(time.perf_counter_ns() - start)
+        calls += WINDOW
+        median = statistics.median(samples)
+        near = previous is not None and abs(median - previous) <= STABLE_WITHIN * previous
+        calm = calm + 1 if near else 0
+        elapsed = time.perf_counter() - began
+        if calm >= 2 or elapsed >= limit_s:
+            return WarmUp(calls, round(elapsed, 3), calm >= 2)
+        previous = median
+
+
+def round_orders(names: Sequence[str], rounds: int, seed: Sequence[int]) -> Iterator[list[str]]:
+    """A random order of all ``names`` for each round; the same for the same seed."""
+    generator = np.random.default_rng(list(seed))
+    for _ in range(rounds):
+        yield [names[index] for index in generator.permutation(len(names))]
+
+
+def choose_rows(total: int, wanted: int | None, seed: int) -> np.ndarray:
+    """``wanted`` of ``total`` row positions without repetition, sorted; all for None."""
+    if wanted is None or wanted >= total:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(seed).choice(total, size=wanted, replace=False))
+
+
+def plan_blocks(names: Sequence[str], needs: dict[str, int], room_bytes: int) -> list[list[str]]:
+    """Split ``names`` into the fewest blocks, in order, whose needs fit into ``room_bytes``.
+
+    A variant that needs more than there is room stands alone.
+    """
+    blocks: list[list[str]] = [[]]
+    used = 0
+    for name in names:
+        if blocks[-1] and used + needs[name] > room_bytes:
+            blocks.append([])
+            used = 0
+        blocks[-1].append(name)
+        used += needs[name]
+    return blocks
+
+
+def peak_memory_bytes() -> int:
+    """Peak resident memory of this process: VmHWM on Linux, else getrusage's maxrss.
+
+    Mapped weight files count as far as they were read; a child's getrusage would start from
+    its parent's value, VmHWM does not.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def free_memory_bytes() -> int:
+    """Memory that can be taken: of the machine, and within this container's limit."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        statistic = dict(
+            line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines()
+        )
+    except (OSError, ValueError):
+        return free
+    if limit == "max":
+        return free
+    reclaimable = int(statistic.get("inactive_file", 0))
+    return min(free, max(0, int(limit) - used + reclaimable))
+
+
+def round_sample(value: float) -> float:
+    """Four significant digits, which is finer than any timer's noise."""
+    return float(f"{value:.4g}")

@@ -1,0 +1,153 @@
+"""One variant in one fresh process, driven over a pipe by ``bench/driver.py``.
+
+Messages are JSON lines: ``{"do": command, …}`` comes in, ``{"ok": {…}}`` or ``{"error": "…"}``
+goes out. Nothing is imported but what the variant needs. Standard output belongs to the pipe;
+whatever a library prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from bench.engines import Engine, import_libraries, load_engine
+from bench.scenarios import offline, single_stream
+from bench.timing import REWARM_CALLS, peak_memory_bytes, round_sample, warm_up
+
+Message = dict[str, Any]
+
+
+class Worker:
+    """The state of the process: one engine and the reviews that are timed."""
+
+    def __init__(self) -> None:
+        self.variant: Message = {}
+        self.threads = 1
+        self.engine: Engine | None = None
+        self.latency_texts: list[str] = []
+        self.throughput_texts: list[str] = []
+
+    def prepare(self, message: Message) -> Message:
+        """Import the variant's libraries and take the reviews; nothing is loaded yet."""
+        self.variant, self.threads = message["variant"], message["threads"]
+        self.latency_texts = message["latency_texts"]
+        self.throughput_texts = message["throughput_texts"]
+        import_libraries(self.variant, self.threads)
+        return {}
+
+    def load(self, message: Message) -> Message:
+        """Load from disk, then the first review: seconds and milliseconds."""
+        began = time.perf_counter()
+        self.engine = load_engine(self.variant, self.threads)
+        load_s = time.perf_counter() - began
+        first = single_stream(self.engine.classify, self.latency_texts[:1])
+        return {
+            "load_s": round_sample(load_s),
+            "first_call_ms": round_sample(first[0]),
+            "facts": self.engine.facts,
+        }
+
+    def warm_up(self, message: Message) -> Message:
+        """Single reviews until their time is stable."""
+        ended = warm_up(self.engine.classify, self.latency_texts, message["limit_s"])
+        return dataclasses.asdict(ended)
+
+    def latency(self, message: Message) -> Message:
+        """One single-stream pass over the latency reviews."""
+        gc.collect()
+        for text in self.latency_texts[:REWARM_CALLS]:
+            self.engine.classify(text)
+        samples = single_stream(self.engine.classify, self.latency_texts)
+        return {"samples_ms": [round_sample(value) for value in samples]}
+
+    def throughput(self, message: Message) -> Message:
+        """One offline pass over the throughput reviews."""
+        gc.collect()
+        seconds, predicted = offline(
+            self.engine.classify_many, self.throughput_texts, message["batch_size"]
+        )
+        return {"rows": len(predicted), "seconds": round_sample(seconds), "predicted": predicted}
+
+    def memory(self, message: Message) -> Message:
+        """Peak memory until now, of the process and of the GPU."""
+        vram = self.engine.peak_vram_bytes()
+        return {"peak_memory_bytes": peak_memory_bytes(), "peak_vram_bytes": vram}
+
+    def predict(self, message: Message) -> Message:
+        """Class ids of given texts, in bulk."""
+        seconds, predicted = offline(
+            self.engine.classify_many, message["texts"], message["batch_size"]
+        )
+        return {"predicted": predicted, "seconds": round_sample(seconds)}
+
+    def modules(self, message: Message) -> Message:
+        """Top-level packages this process has imported: the proof of its isolation."""
+        return {"modules": sorted({name.split(".")[0] for name in sys.modules})}
+
+    def merge(self, message: Message) -> Message:
+        """Write a run's merged checkpoint and tokenizer to a folder."""
+        from bench.prepare import write_merged
+
+        return write_merged(Path(message["run"]), Path(message["target"]))
+
+    def fit_tfidf(self, message: Message) -> Message:
+        """Fit and write the classical baseline."""
+        from bench.prepare import write_tfidf
+
+        return write_tfidf(Path(message["run"]), Path(message["target"]), message["seed"])
+
+
+COMMANDS: dict[str, Callable[[Worker, Message], Message]] = {
+    name: getattr(Worker, name)
+    for name in (
+        "prepare",
+        "load",
+        "warm_up",
+        "latency",
+        "throughput",
+        "memory",
+        "predict",
+        "modules",
+        "merge",
+        "fit_tfidf",
+    )
+}
+
+
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """Answer messages until ``quit`` or the end of the pipe; an error is told in one line."""
+    worker = Worker()
+    for line in requests:
+        message = json.loads(line)
+        if message["do"] == "quit":
+            return
+        try:
+            answer = {"ok": COMMANDS[message["do"]](worker, message)}
+        except Exception as fault:  # whatever a runtime raises: this variant failed, no other
+            answer = {"error": _one_line(fault)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Give standard output to the pipe and serve."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    with os.fdopen(os.dup(0), "r", encoding="utf-8") as requests:
+        serve(requests, answers)
+
+
+def _one_line(fault: BaseException) -> str:
+    words = " ".join(str(fault).split())[:300]
+    return f"{type(fault).__name__}: {words}" if words else type(fault).__name__
+
+
+if __name__ == "__main__":
+    main()

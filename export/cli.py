@@ -1,0 +1,133 @@
+"""Commands of the second stage: export, predict, verify."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finetune.console import console, say
+from finetune.errors import DataError
+
+if TYPE_CHECKING:
+    from export.predict import Prediction
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value of the export section, e.g. opset=18")
+]
+Output = Annotated[
+    Path | None, typer.Option(help="the artifact folder; default artifacts/<run name>")
+]
+Texts = Annotated[
+    list[str] | None, typer.Argument(help="texts; without any, --file or standard input")
+]
+TextFile = Annotated[Path | None, typer.Option("--file", help="UTF-8 text, one a line")]
+Precision = Annotated[
+    str | None, typer.Option(help="fp32 or int8 of an artifact; default int8 on a CPU")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this stage's commands to the front door."""
+    app.command("export")(export_command)
+    app.command("predict")(predict_command)
+    app.command("verify")(verify_command)
+
+
+def export_command(run: Path, overrides: Overrides = None, output: Output = None) -> None:
+    """Merge a run's adapter, export to ONNX, quantise to int8, check every stage."""
+    from rich.markup import escape
+
+    from export.artifact import export_run
+
+    artifact = export_run(
+        run, output, overrides=overrides or (), report=lambda line: say(escape(line))
+    )
+    sizes = ", ".join(
+        f"{precision} {entry['bytes'] / 1e6:.1f} MB"
+        for precision, entry in artifact.manifest["files"].items()
+    )
+    say(f"[bold]{escape(str(artifact.folder))}[/]  {sizes}")
+
+
+def predict_command(
+    folder: Path,
+    texts: Texts = None,
+    file: TextFile = None,
+    precision: Precision = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+) -> None:
+    """Label texts with a run or an artifact: label and score, in input order."""
+    from export.predict import predict_texts
+
+    predictions = predict_texts(folder, read_texts(texts, file), precision=precision)
+    if as_json:
+        for prediction in predictions:
+            typer.echo(json.dumps(prediction.as_dict(), ensure_ascii=False))
+    elif console.is_terminal:
+        _print_table(predictions)
+    else:
+        for prediction in predictions:
+            typer.echo(f"{prediction.label}\t{prediction.score:.4f}\t{prediction.text}")
+
+
+def verify_command(folder: Path) -> None:
+    """Check every file of an artifact or a run against its SHA-256."""
+    from rich.markup import escape
+
+    if (folder / "run.json").is_file():
+        from finetune.run_folder import open_run
+
+        run = open_run(folder)
+        say(f"run {escape(run.name)}: {len(run.info['files'])} files unchanged")
+        return
+    from export.artifact_folder import open_artifact
+
+    artifact = open_artifact(folder)
+    count = len(artifact.manifest["sha256"])
+    verdict = "passed" if artifact.status == "passed" else "FAILED"
+    say(f"artifact {escape(artifact.name)}: {count} files unchanged, export checks {verdict}")
+
+
+def read_texts(texts: Sequence[str] | None, file: Path | None) -> list[str]:
+    """Texts from arguments, a file or standard input, one a line; raises DataError."""
+    if texts and file is not None:
+        raise DataError("texts come from arguments or from --file, not both", received=file)
+    if texts:
+        return list(texts)
+    if file is None and sys.stdin.isatty():
+        raise DataError("no text", next_step='kotune predict FOLDER "TEXT", or --file FILE')
+    try:
+        content = sys.stdin.buffer.read() if file is None else file.read_bytes()
+        lines = split_lines(content.decode("utf-8-sig"))
+    except OSError as fault:
+        raise DataError("the file cannot be read", received=f"{file}: {fault.strerror}") from fault
+    except UnicodeDecodeError as fault:
+        raise DataError(
+            "the text is not UTF-8",
+            received=f"{file or 'standard input'}, byte {fault.start}",
+            next_step="iconv -f CP949 -t UTF-8 FILE",
+        ) from fault
+    if not lines:
+        raise DataError("no text", received=file or "standard input")
+    return lines
+
+
+def split_lines(content: str) -> list[str]:
+    """Lines ended by LF, CRLF or CR only; ``str.splitlines`` also cuts at U+2028 and the like."""
+    lines = content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _print_table(predictions: Sequence[Prediction]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("label", "score", "text")
+    for prediction in predictions:
+        table.add_row(Text(prediction.label), f"{prediction.score:.4f}", Text(prediction.text))
+    console.print(table)

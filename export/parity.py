@@ -1,0 +1,195 @@
+"""The ladder of checks: each stage of an export against the one before, on real rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from finetune.errors import FolderError, GateError
+from finetune.metrics import classification_metrics
+from finetune.run_folder import Run, logits_of, read_predictions, read_rows
+
+Kind = Literal["reference", "reported", "float", "int8"]
+UNPADDED_ROWS = 256  # single rows cost the most time of all checks; padding errors show in few
+
+
+@dataclass(frozen=True)
+class CheckRows:
+    """Validation rows to check on: texts, class ids (n,), stored logits (n, labels)."""
+
+    texts: tuple[str, ...]
+    labels: np.ndarray
+    stored_logits: np.ndarray
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a stage may change; see ExportSection of the recipe."""
+
+    max_logit_difference: float
+    max_accuracy_drop: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rung: a stage's figures on ``rows`` rows, compared with the stage ``before``.
+
+    ``flipped_above_margin`` counts the flipped labels whose two best logits were further apart
+    than the threshold in the stage before. ``failure`` says which limit was crossed.
+    """
+
+    name: str
+    kind: Kind
+    before: str | None
+    rows: int
+    accuracy: float | None
+    accuracy_interval: tuple[float, float] | None
+    f1_macro: float | None
+    largest_logit_difference: float | None = None
+    mean_logit_difference: float | None = None
+    flipped: int | None = None
+    flipped_above_margin: int | None = None
+    failure: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same, ready for JSON."""
+        return asdict(self)
+
+    def describe(self) -> str:
+        """One line for the reader."""
+        accuracy = "not finite" if self.accuracy is None else f"accuracy {self.accuracy:.4f}"
+        if self.before is None:
+            return f"{self.name:<20} {accuracy} on {self.rows} rows"
+        drift = self.largest_logit_difference
+        largest = "not finite" if drift is None else f"{drift:.1e}"
+        line = (
+            f"{self.name:<20} {accuracy}, {self.flipped} flipped, "
+            f"largest logit difference {largest} against {self.before}"
+        )
+        return f"{line}  FAILED: {self.failure}" if self.failure else line
+
+
+@dataclass
+class Ladder:
+    """The rungs climbed so far; a failed one is kept and told at the end by ``gate``."""
+
+    rows: CheckRows
+    thresholds: Thresholds
+    report: Callable[[str], None]
+    steps: list[Step] = field(default_factory=list)
+    _logits: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def climb(self, name: str, kind: Kind, logits: np.ndarray, before: str | None = None) -> Step:
+        """Add a stage: logits (n, labels) of the first n check rows; ``before`` a stage's name."""
+        earlier = None if before is None else self._logits[before][: len(logits)]
+        labels = self.rows.labels[: len(logits)]
+        step = compare(name, kind, logits, labels, before, earlier, self.thresholds)
+        accuracy = next((old.accuracy for old in self.steps if old.name == before), None)
+        step = replace(step, failure=find_failure(step, accuracy, self.thresholds))
+        self.steps.append(step)
+        self._logits[name] = logits
+        self.report(step.describe())
+        return step
+
+    @property
+    def failures(self) -> list[Step]:
+        """The rungs that crossed a limit."""
+        return [step for step in self.steps if step.failure]
+
+    def gate(self, kept: object) -> None:
+        """Raise GateError naming every failed step; ``kept`` is where the files are."""
+        if self.failures:
+            raise GateError(
+                "the export does not agree with the trained model",
+                received="\n            ".join(
+                    f"{step.name}: {step.failure}" for step in self.failures
+                ),
+                allowed=f"float stages within {self.thresholds.max_logit_difference:g}, "
+                f"int8 within {self.thresholds.max_accuracy_drop:g} of accuracy",
+                next_step=f"inspect {kept}/manifest.json; limits are export.* of the recipe",
+            )
+
+
+def choose_rows(run: Run, count: int) -> CheckRows:
+    """``count`` validation rows, seeded by the recipe, with the logits stored in training."""
+    rows = read_rows(run, "validation")
+    predictions = read_predictions(run, "validation")
+    if not len(rows) or not np.array_equal(rows["row"], predictions["row"]):
+        raise FolderError(
+            "the run's validation rows and stored predictions do not belong together",
+            received=run.folder,
+        )
+    chosen = np.arange(len(rows))
+    if count < len(rows):
+        generator = np.random.default_rng(run.recipe.seed)
+        chosen = generator.choice(len(rows), size=count, replace=False)
+    return CheckRows(
+        texts=tuple(rows["text"].iloc[chosen]),
+        labels=rows["label"].to_numpy()[chosen],
+        stored_logits=logits_of(predictions)[chosen],
+    )
+
+
+def compare(
+    name: str,
+    kind: Kind,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    before: str | None,
+    earlier: np.ndarray | None,
+    thresholds: Thresholds,
+) -> Step:
+    """The figures of one stage, without judging them; arrays are (n, labels) and (n,)."""
+    finite = bool(np.isfinite(logits).all())
+    metrics = classification_metrics(labels, logits) if finite else None
+    step = Step(
+        name=name,
+        kind=kind,
+        before=before,
+        rows=len(labels),
+        accuracy=metrics and metrics.accuracy,
+        accuracy_interval=metrics and metrics.accuracy_interval,
+        f1_macro=metrics and metrics.f1_macro,
+    )
+    if earlier is None:
+        return step
+    flips = logits.argmax(axis=1) != earlier.argmax(axis=1)
+    best = np.sort(earlier, axis=1)
+    margins = best[:, -1] - best[:, -2]
+    difference = np.abs(logits - earlier)
+    return replace(
+        step,
+        largest_logit_difference=float(difference.max()) if finite else None,
+        mean_logit_difference=float(difference.mean()) if finite else None,
+        flipped=int(flips.sum()),
+        flipped_above_margin=int((flips & (margins > thresholds.max_logit_difference)).sum()),
+    )
+
+
+def find_failure(step: Step, accuracy_before: float | None, thresholds: Thresholds) -> str | None:
+    """Which limit the step crosses, with its figure; None where it crosses none."""
+    if step.accuracy is None:
+        return "logits are not finite numbers"
+    if step.before is None or step.kind == "reported":
+        return None
+    if step.kind == "int8":
+        if accuracy_before is None:
+            return None
+        drop = accuracy_before - step.accuracy
+        if drop > thresholds.max_accuracy_drop + 1e-9:  # 0.87 - 0.86 is a little over 0.01
+            return f"loses {drop:.4f} accuracy, allowed {thresholds.max_accuracy_drop:g}"
+        return None
+    limit, drift = thresholds.max_logit_difference, step.largest_logit_difference
+    if drift is None or drift > limit:
+        return f"largest logit difference {drift:.3g}, allowed {limit:g}"
+    if step.flipped_above_margin:
+        return f"{step.flipped_above_margin} labels flipped whose margin was above {limit:g}"
+    return None
+
+
+def unpadded_logits(classify: Callable[[Sequence[str]], np.ndarray], texts: Sequence[str]) -> Any:
+    """Logits (n, labels) of the first UNPADDED_ROWS texts, each run alone."""
+    return np.concatenate([classify([text]) for text in texts[:UNPADDED_ROWS]])

@@ -1,0 +1,126 @@
+"""Dynamic int8: weights quantised here, activations at run time, by ONNX Runtime.
+
+Only the encoder's matrix products and fused attentions; never the head, and never the other
+products on the [CLS] vector alone (BERT's pooler), which cost nothing and decide the label.
+Embeddings (Gather) and convolutions stay as they are.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.files import external_data_needed
+from finetune.errors import ModelError
+
+OPERATORS = ("MatMul", "Attention")
+INTEGER_OPERATORS = ("MatMulInteger", "QAttention", "DynamicQuantizeMatMul")
+
+
+@dataclass(frozen=True)
+class InstructionSet:
+    """What int8 products run on, and whether weights must be limited to 7 bits there.
+
+    Without VNNI, u8 x s8 pairs are summed in saturating 16 bits, which 8-bit weights overflow
+    (ONNX Runtime, "Quantize ONNX models": reduce_range).
+    """
+
+    name: str
+    reduce_range: bool
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What was done to a graph: products in int8 and in float, and for which processor."""
+
+    instruction_set: InstructionSet
+    integer_nodes: int
+    float_nodes: int
+
+
+def host_instruction_set() -> InstructionSet:
+    """The int8 instruction set of this machine, the widest it has."""
+    from finetune.provenance import cpu_flags
+
+    flags = cpu_flags()
+    for flag in ("amx_int8", "avx512_vnni", "avx_vnni"):
+        if flag in flags:
+            return InstructionSet(flag, reduce_range=False)
+    for flag in ("avx512bw", "avx2"):
+        if flag in flags:
+            return InstructionSet(flag, reduce_range=True)
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return InstructionSet("arm64", reduce_range=False)
+    return InstructionSet("unknown", reduce_range=True)
+
+
+def quantize_dynamic(
+    source: Path,
+    target: Path,
+    *,
+    head_modules: tuple[str, ...],
+    instruction_set: InstructionSet | None = None,
+) -> Quantization:
+    """Write ``source`` in dynamic int8, per channel, to ``target`` and verify what it became.
+
+    ``head_modules`` are the top-level modules that stay float. Raises ModelError where the
+    result has no integer products, or has them in the head.
+    """
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization import quantize_dynamic as ort_quantize_dynamic
+
+    chosen = instruction_set or host_instruction_set()
+    ort_quantize_dynamic(
+        source,
+        target,
+        op_types_to_quantize=list(OPERATORS),
+        per_channel=True,
+        reduce_range=chosen.reduce_range,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=float_nodes(source, head_modules),
+        use_external_data_format=external_data_needed(source),
+        extra_options={"DefaultTensorType": 1},  # float; shapes end at a fused operator
+    )
+    integer, left = verify_quantized(target, head_modules)
+    return Quantization(chosen, integer, left)
+
+
+def float_nodes(path: Path, head_modules: tuple[str, ...]) -> list[str]:
+    """Names of the products that stay float: every Gemm and all of the head.
+
+    ONNX Runtime's quantiser rewrites a Gemm as ``<name>_MatMul`` before it looks at the list,
+    so that both names are needed; with one of them the head is quantised without a word.
+    """
+    import onnx
+
+    names = []
+    for node in onnx.load(str(path), load_external_data=False).graph.node:
+        if node.op_type == "Gemm" or in_head(node.name, head_modules):
+            names += [node.name, f"{node.name}_MatMul"]
+    return names
+
+
+def in_head(node_name: str, head_modules: tuple[str, ...]) -> bool:
+    """Whether an exported node (``/classifier/dense/Gemm``) belongs to one of the modules."""
+    return node_name.strip("/").split("/")[0] in head_modules
+
+
+def verify_quantized(path: Path, head_modules: tuple[str, ...]) -> tuple[int, int]:
+    """(integer products, products with float weights); raises ModelError on a wrong graph."""
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    types = {weights.name: weights.data_type for weights in graph.initializer}
+    integer = [node for node in graph.node if node.op_type in INTEGER_OPERATORS]
+    products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm", "Attention")]
+    left = [node for node in products if any(name in types for name in node.input[1:2])]
+    wrong = [node.name for node in integer if in_head(node.name, head_modules)]
+    wrong += [node.name for node in integer if types.get(node.input[1]) != onnx.TensorProto.INT8]
+    if not integer or wrong:
+        raise ModelError(
+            f"{path.name} is not the expected int8 graph",
+            received=f"int8 in {', '.join(wrong)}" if wrong else "no int8 product",
+            allowed="int8 weights in the encoder's products, float ones in the head",
+        )
+    return len(integer), len(left)
