@@ -20,6 +20,7 @@ errors = Console(stderr=True, highlight=False)
 def run_app(app: typer.Typer) -> None:
     """Run the app; a KotuneError is one message and its exit code, never a traceback."""
     _quiet_libraries()
+    sys.stdout.reconfigure(line_buffering=True)  # a log file shows progress as a terminal does
     try:
         app()
     except KotuneError as fault:

@@ -12,6 +12,7 @@ import torch
 
 from finetune.base import KLUE, TINY, BaseModel, resolve_base
 from finetune.errors import ModelError
+from finetune.four_bit import keep_4bit_exact, nf4_config, quantize_in_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -66,8 +67,9 @@ def load_base(
     """A sequence classifier on ``base`` with a new head seeded by ``seed``.
 
     ``quantize_4bit`` loads encoder matrices as NF4 with double quantisation (QLoRA, Dettmers
-    et al. 2023); ``dropout`` replaces the encoder's own. The names of modules that had no pretrained weights, the head among them,
-    stand in ``model.kotune_new_modules``. Raises ModelError.
+    et al. 2023); ``dropout`` replaces the encoder's own. The names of modules that had no
+    pretrained weights, the head among them, stand in ``model.kotune_new_modules``.
+    Raises ModelError.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -79,11 +81,11 @@ def load_base(
         with _local_seed(base.seed):
             model = AutoModelForSequenceClassification.from_config(config)
         model.kotune_new_modules = [_head_name(model)]
-        return _quantize_in_memory(model, compute_dtype, device) if quantize_4bit else model
+        return quantize_in_memory(model, compute_dtype, device) if quantize_4bit else model
     options: dict[str, Any] = {"config": config, "dtype": torch.float32, "use_safetensors": True}
     if quantize_4bit:
         skeleton = _skeleton(config)
-        options["quantization_config"] = _nf4(compute_dtype, _new_modules(base, skeleton))
+        options["quantization_config"] = nf4_config(compute_dtype, _new_modules(base, skeleton))
         options["device_map"] = {"": device}
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -225,50 +227,6 @@ def _set_dropout(config: Any, dropout: float) -> None:
     for name in DROPOUTS:
         if hasattr(config, name):
             setattr(config, name, dropout)
-
-
-def _nf4(compute_dtype: torch.dtype, skip: list[str]) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute_dtype,
-        llm_int8_skip_modules=skip,
-    )
-
-
-def keep_4bit_exact(model: Any) -> Any:
-    """Keep bitsandbytes 0.50 from repacking NF4 weights at the first evaluation on a CPU.
-
-    Where the CPU has avx512_bf16 it would compute in bf16 from then on, whatever the compute
-    dtype (errors of 1e-2 a layer), and further training of that layer would fail.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-    return model
-
-
-def _quantize_in_memory(model: Any, compute_dtype: torch.dtype, device: str) -> Any:
-    """NF4 for a model that was not loaded from a file: the same path, through a temporary one."""
-    import tempfile
-
-    from transformers import AutoModelForSequenceClassification
-
-    new = model.kotune_new_modules
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        quantized = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            quantization_config=_nf4(compute_dtype, new),
-            device_map={"": device},
-            use_safetensors=True,
-        )
-    quantized.kotune_new_modules = new
-    return keep_4bit_exact(quantized)
 
 
 def _skeleton(config: Any) -> Any:

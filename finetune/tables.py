@@ -44,7 +44,7 @@ def _read(path: Path) -> tuple[pd.DataFrame, int]:
         return pd.read_parquet(path), 1
     _refuse_binary(path)
     if path.suffix == ".jsonl":
-        return pd.read_json(path, lines=True, dtype=False, convert_dates=False), 1
+        return pd.read_json(path, lines=True, dtype=False), 1
     options: dict = {"dtype": str, "keep_default_na": False, "na_values": [], "encoding": "utf-8"}
     if path.suffix == ".csv":
         return pd.read_csv(path, skip_blank_lines=False, **options), 2

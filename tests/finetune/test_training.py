@@ -1,0 +1,171 @@
+"""Runs: the head survives, what is stored is what was measured, best checkpoint, folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.data import load_corpus
+from finetune.errors import FolderError, ModelError
+from finetune.metrics import classification_metrics
+from finetune.models import load_tokenizer, load_trained, predict_logits
+from finetune.run_folder import logits_of, open_run, read_predictions, read_rows
+from finetune.training import finetune
+
+METHODS = ("full", "lora", "qlora")
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert"])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_head_survives_save_and_reload(make_run, method: str, kind: str) -> None:
+    run = open_run(make_run(method, kind))
+    rows = read_rows(run, "validation")
+    logits = predict_logits(
+        load_trained(run),
+        load_tokenizer(run.folder / "model"),
+        rows["text"].tolist(),
+        max_length=run.max_length,
+    )
+    stored = logits_of(read_predictions(run, "validation"))
+    np.testing.assert_allclose(logits, stored, atol=1e-5)
+    assert np.ptp(stored) > 0.01  # a head that says the same of everything would pass too
+
+
+def test_a_lost_head_would_be_noticed(make_run) -> None:
+    run = open_run(make_run("lora", "roberta"))
+    model = load_trained(run)
+    torch.nn.init.normal_(
+        model.base_model.model.classifier.modules_to_save["default"].out_proj.weight
+    )
+    rows = read_rows(run, "validation")
+    logits = predict_logits(
+        model, load_tokenizer(run.folder / "model"), rows["text"].tolist(), max_length=32
+    )
+    assert np.abs(logits - logits_of(read_predictions(run, "validation"))).max() > 1e-3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_run_folder_is_whole(make_run, method: str) -> None:
+    run = open_run(make_run(method, "roberta"))
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    for split in ("validation", "test"):
+        predictions = read_predictions(run, split)
+        rows = read_rows(run, split)
+        assert predictions["row"].tolist() == rows["row"].tolist()
+        again = classification_metrics(rows["label"].to_numpy(), logits_of(predictions))
+        assert metrics[split]["all"]["accuracy"] == again.accuracy
+    summary = json.loads((run.folder / "data.json").read_text())
+    assert summary["token_lengths"]["p100"] <= run.max_length
+    assert summary["fingerprint"] == load_corpus(run.recipe.data, run.recipe.seed).fingerprint
+    assert run.info["steps"] == len(run.info["step_times_s"]) == 12
+    assert json.loads((run.folder / "provenance.json").read_text())["packages"]["torch"]
+    assert list((run.folder / "tensorboard").iterdir())
+    names = [path.name for path in run.folder.rglob("*") if path.is_file()]
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
+
+
+def test_only_the_adapter_is_stored(make_run) -> None:
+    full, lora = (make_run(method, "roberta") / "model" for method in ("full", "lora"))
+    assert (full / "model.safetensors").is_file()
+    assert not (lora / "model.safetensors").exists()
+    adapter = lora / "adapter_model.safetensors"
+    assert adapter.stat().st_size < (full / "model.safetensors").stat().st_size
+
+
+def test_the_best_checkpoint_is_kept(make_run, tmp_path: Path) -> None:
+    recipe = open_run(make_run("lora", "roberta")).recipe
+    training = {
+        "max_steps": 30,
+        "eval_steps": 3,
+        "learning_rate": 2e-2,
+        "early_stopping_patience": 3,
+        "batch_size": 8,
+        "precision": "fp32",
+        "device": "cpu",
+    }
+    recipe = type(recipe).model_validate(
+        {**recipe.model_dump(), "training": training, "output": str(tmp_path / "run")}
+    )
+    run = open_run(finetune(recipe, report=lambda line: None))
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    curve = [entry for entry in metrics["history"] if "eval_accuracy" in entry]
+    best = max(entry["eval_accuracy"] for entry in curve)
+    assert metrics["best"]["accuracy"] == best == metrics["validation"]["all"]["accuracy"]
+    assert metrics["best"]["step"] == next(
+        entry["step"] for entry in curve if entry["eval_accuracy"] == best
+    )
+    stopped_early = run.info["steps"] < 30
+    since_best = [entry for entry in curve if entry["step"] > metrics["best"]["step"]]
+    assert stopped_early == (len(since_best) == 3) or not stopped_early
+
+
+def test_an_existing_run_is_not_replaced_unasked(make_run) -> None:
+    run = open_run(make_run("full", "roberta"))
+    with pytest.raises(FolderError, match="exists already"):
+        finetune(run.recipe)
+
+
+def test_a_folder_of_something_else_is_never_replaced(make_run, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("precious")
+    recipe = open_run(make_run("full", "roberta")).recipe.model_copy(
+        update={"output": str(tmp_path)}
+    )
+    with pytest.raises(FolderError, match="not a run"):
+        finetune(recipe, overwrite=True)
+    assert (tmp_path / "letter.txt").read_text() == "precious"
+
+
+def test_a_changed_byte_is_noticed(make_run, tmp_path: Path) -> None:
+    import shutil
+
+    folder = shutil.copytree(make_run("full", "roberta"), tmp_path / "run")
+    with (folder / "model" / "model.safetensors").open("r+b") as stream:
+        stream.seek(-1, 2)
+        last = stream.read(1)
+        stream.seek(-1, 2)
+        stream.write(bytes([last[0] ^ 1]))
+    with pytest.raises(FolderError, match="was changed"):
+        open_run(folder)
+
+
+def test_another_base_than_the_trained_one_is_refused(make_run, tmp_path: Path) -> None:
+    import dataclasses
+
+    run = open_run(make_run("lora", "roberta"))
+    foreign = dataclasses.replace(run, base={**run.base, "weights_sha256": "0" * 64})
+    with pytest.raises(ModelError, match="not the one this run was trained on"):
+        load_trained(foreign)
+
+
+def test_the_same_seed_gives_the_same_run(make_run, tmp_path: Path) -> None:
+    run = open_run(make_run("lora", "roberta"))
+    recipe = run.recipe.model_copy(update={"output": str(tmp_path / "again")})
+    again = open_run(finetune(recipe, report=lambda line: None))
+    np.testing.assert_array_equal(
+        logits_of(read_predictions(run, "test")), logits_of(read_predictions(again, "test"))
+    )
+
+
+def test_the_real_encoder_learns(e5_folder: Path, nsmc_folder: Path, tmp_path: Path) -> None:
+    from finetune.recipe import FinetuneRecipe
+
+    recipe = FinetuneRecipe.model_validate(
+        {
+            "output": str(tmp_path / "run"),
+            "model": {"source": str(e5_folder), "max_length": 48},
+            "data": {
+                "path": str(nsmc_folder),
+                "rows": 1100,
+                "validation_size": 100,
+                "test_size": 400,
+            },
+            "adapter": {"method": "lora"},
+            "training": {"epochs": 1, "learning_rate": 1e-3, "batch_size": 16},
+        }
+    )
+    metrics = json.loads((finetune(recipe) / "metrics.json").read_text())
+    assert metrics["test"]["all"]["accuracy"] > 0.65

@@ -1,0 +1,79 @@
+"""The house rules that a machine can check."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ORDER = ["finetune", "export", "bench", "kotune"]
+
+
+def modules() -> list[Path]:
+    return [ROOT / "kotune.py"] + [
+        path for package in ORDER[:3] for path in sorted((ROOT / package).rglob("*.py"))
+    ]
+
+
+def imported_packages(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text("utf-8"))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    later = set(ORDER[ORDER.index(package) + 1 :])
+    assert not imported_packages(path) & later
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_pickled_and_no_remote_code(path: Path) -> None:
+    assert not imported_packages(path) & {"pickle", "joblib", "dill", "cloudpickle", "shelve"}
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.keyword) and node.arg in ("trust_remote_code", "allow_pickle"):
+            assert isinstance(node.value, ast.Constant) and node.value.value is False
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            assert "weights_only=True" in ast.unparse(node)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_rooms_are_small(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= 300
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import kotune, sys; kotune.app",
+        "import finetune.recipe, finetune.recipe_files, sys",
+        "import bench.report, bench.report.writing, sys",
+        "import export.runtime, sys",
+    ],
+)
+def test_what_must_be_light_imports_no_torch(line: str) -> None:
+    code = f"{line}\nimport sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_help_is_quick_to_ask_for() -> None:
+    code = (
+        "import sys; sys.argv = ['kotune', '--help']\n"
+        "import kotune\n"
+        "try: kotune.main()\n"
+        "except SystemExit: pass\n"
+        "sys.exit(any(n in sys.modules for n in ('torch', 'transformers', 'onnx', 'sklearn')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "finetune" in done.stdout
