@@ -1,0 +1,218 @@
+"""Domain pretraining: plain text and a recipe in, a model folder out, on transformers.Trainer.
+
+Interrupted, the same command goes on from the last whole checkpoint and arrives at the same
+weights. Checkpoints lie beside the output and go when it is published.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from transformers import set_seed
+
+from finetune.base import BaseModel, resolve_base
+from finetune.errors import FolderError, RecipeError
+from finetune.files import publish_folder, write_text
+from finetune.models import load_base_tokenizer, load_tokenizer
+from finetune.precision import choose_device, choose_precision
+from finetune.pretrain_batches import Masker, TrainBatches, encode_texts, held_out_batches
+from finetune.pretrain_corpus import PretrainTexts, load_texts
+from finetune.pretrain_files import check_target, write_model_folder
+from finetune.pretrain_model import (
+    attention_for,
+    build_roberta,
+    evaluate_masked,
+    load_masked_model,
+    longest_input,
+    set_dropout,
+)
+from finetune.pretrain_tokenizer import train_tokenizer
+from finetune.pretrain_trainer import build_trainer, last_checkpoint
+from finetune.recipe import PretrainRecipe
+from finetune.recipe_files import dump_recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Report = Callable[[str], None]
+# What may differ when a run goes on: how far and how fast, never what is learnt from what.
+CHANGEABLE = {"epochs", "max_steps", "learning_rate", "weight_decay", "dropout", "warmup_steps"} | {
+    *("scheduler", "decay_ratio", "precision", "device"),
+    *("logging_steps", "save_steps", "eval_steps"),
+}
+
+
+@dataclass(frozen=True)
+class PretrainJob:
+    """What a pretraining works with, once everything was found and checked."""
+
+    recipe: PretrainRecipe
+    base: BaseModel | None
+    texts: PretrainTexts
+    tokenizer: PreTrainedTokenizerBase
+    device: str
+    precision: str
+
+
+def pretrain(recipe: PretrainRecipe, *, overwrite: bool = False, report: Report = print) -> Path:
+    """Pretrain what the recipe says and publish the model folder, whole or not at all.
+
+    Raises RecipeError, DataError, ModelError or FolderError before anything heavy begins.
+    """
+    target = Path(recipe.folder)
+    check_target(target, overwrite=overwrite)
+    work = work_folder(target)
+    check_same_run(work, recipe)
+    job = prepare_job(recipe, work)
+    counts = job.texts.summary
+    report(
+        f"corpus {counts['path']}: {counts['train_texts']:,} texts, {counts['held_out_texts']:,} "
+        f"held out, {counts['duplicates_dropped']:,} duplicates and {counts['empty_dropped']:,} "
+        f"empty ones dropped; vocabulary {len(job.tokenizer):,}"
+    )
+    set_seed(recipe.seed)
+    model = _build_model(job)
+    _check_length(model, recipe)
+    write_text(work / "recipe.yaml", dump_recipe(recipe))
+    metrics = _train(job, model, work, report)
+    with publish_folder(target) as folder:
+        write_model_folder(folder, model, job.tokenizer, recipe, metrics)
+    shutil.rmtree(work)
+    report(f"model folder {target}")
+    return target
+
+
+def work_folder(target: Path) -> Path:
+    """Where checkpoints and the tokenizer of an unfinished run lie: beside its output."""
+    return target.parent / f".{target.name}.checkpoints"
+
+
+def check_same_run(work: Path, recipe: PretrainRecipe) -> None:
+    """Refuse to go on with another run's checkpoints; raises FolderError naming the keys."""
+    saved = work / "recipe.yaml"
+    if not saved.is_file():
+        return
+    then = yaml.safe_load(saved.read_text("utf-8"))
+    now = recipe.model_dump(mode="json")
+    for section in (then, now):
+        section["training"] = {
+            key: value for key, value in section["training"].items() if key not in CHANGEABLE
+        }
+    changed = [key for key in now if now[key] != then.get(key)]
+    if changed:
+        raise FolderError(
+            f"an unfinished run of other settings is in the way: {', '.join(changed)} differ",
+            received=work,
+            next_step=f"the recipe it began with, another output=…, or rm -r {work}",
+        )
+
+
+def prepare_job(recipe: PretrainRecipe, work: Path) -> PretrainJob:
+    """Find model, device, texts and tokenizer; the cheap mistakes are told first."""
+    device = choose_device(recipe.training.device)
+    precision = choose_precision(recipe.training.precision, device)
+    base = resolve_base(recipe.model, recipe.revision) if recipe.model else None
+    texts = load_texts(recipe.corpus, recipe.seed)
+    if base:
+        tokenizer = load_base_tokenizer(base)
+        if tokenizer.mask_token is None:
+            raise RecipeError("the model's tokenizer has no mask token", received=recipe.model)
+        return PretrainJob(recipe, base, texts, tokenizer, device, precision)
+    if not (work / "tokenizer").is_dir():
+        tokenizer = train_tokenizer(
+            texts.train,
+            vocabulary_size=recipe.tokenizer.vocabulary_size,
+            min_frequency=recipe.tokenizer.min_frequency,
+            max_length=recipe.architecture.max_positions - 2,
+        )
+        with publish_folder(work / "tokenizer") as folder:
+            tokenizer.save_pretrained(folder)
+    return PretrainJob(recipe, base, texts, load_tokenizer(work / "tokenizer"), device, precision)
+
+
+def _build_model(job: PretrainJob) -> PreTrainedModel:
+    attention = attention_for(job.device)
+    if job.base:
+        model = load_masked_model(job.base, attention)
+    else:
+        model = build_roberta(job.recipe.architecture, job.tokenizer, attention)
+    if job.recipe.training.dropout is not None:
+        set_dropout(model, job.recipe.training.dropout)
+    return model
+
+
+def _check_length(model: PreTrainedModel, recipe: PretrainRecipe) -> None:
+    if recipe.training.max_length > longest_input(model):
+        raise RecipeError(
+            "training.max_length is more than the model has positions for",
+            received=recipe.training.max_length,
+            allowed=f"up to {longest_input(model)}",
+            next_step=f"training.max_length={longest_input(model)}",
+        )
+
+
+def _train(job: PretrainJob, model: PreTrainedModel, work: Path, report: Report) -> dict[str, Any]:
+    """Train to the last step, from a checkpoint where there is one; figures of the result."""
+    training, seed = job.recipe.training, job.recipe.seed
+    masker = Masker(job.tokenizer, training.mask_probability)
+    batches = TrainBatches(
+        encode_texts(job.tokenizer, job.texts.train, training.max_length),
+        masker,
+        tokens_per_batch=training.tokens_per_batch,
+        seed=seed,
+        steps=training.max_steps,
+        epochs=training.epochs,
+    )
+    held_out = held_out_batches(
+        encode_texts(job.tokenizer, job.texts.held_out, training.max_length),
+        masker,
+        tokens_per_batch=training.tokens_per_batch,
+        seed=seed,
+    )
+    checkpoint = last_checkpoint(work / "steps")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    report(
+        f"{parameters:,} parameters, {len(batches):,} steps of at most "
+        f"{training.tokens_per_batch:,} tokens ({batches.per_epoch:,} an epoch of "
+        f"{batches.lengths.sum():,}), {job.precision} on {job.device}, "
+        f"{torch.get_num_threads()} threads"
+        + (f"; going on from {checkpoint.name}" if checkpoint else "")
+    )
+    trainer = build_trainer(
+        model=model,
+        batches=batches,
+        held_out=held_out,
+        training=training,
+        device=job.device,
+        precision=job.precision,
+        seed=seed,
+        checkpoints=work / "steps",
+    )
+    began = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    figures = evaluate_masked(model, held_out, job.device, "fp32")
+    report(
+        f"held-out loss {figures['loss']:.4f}, masked accuracy {figures['accuracy']:.2%} "
+        f"({figures['masked_tokens']:,} masked tokens, fp32)"
+    )
+    return {
+        "held_out": figures,
+        "steps": trainer.state.global_step,
+        "epochs": trainer.state.global_step / batches.per_epoch,
+        "tokens_seen": batches.tokens_before(trainer.state.global_step),
+        "tokens_per_epoch": int(batches.lengths.sum()),
+        "parameters": parameters,
+        "device": job.device,
+        "precision": job.precision,
+        "training_time_s_since_last_start": time.perf_counter() - began,
+        "base": job.base.as_dict() if job.base else None,
+        "corpus": job.texts.summary,
+        "history": trainer.state.log_history,
+    }
