@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from finetune.console import say
+from finetune.console import say, tell
 from finetune.errors import RecipeError
 
 Overrides = Annotated[
@@ -69,7 +69,7 @@ def finetune_model(
     typer.echo(dump_recipe(resolved))
     from finetune.training import finetune
 
-    finetune(resolved, overwrite=overwrite, report=say)
+    finetune(resolved, overwrite=overwrite, report=tell)
 
 
 def pretrain_model(
@@ -92,6 +92,6 @@ def pretrain_model(
         typer.echo(dump_recipe(resolved))
         from finetune.pretraining import pretrain
 
-        pretrain(resolved, overwrite=overwrite, report=say)
+        pretrain(resolved, overwrite=overwrite, report=tell)
     if embed is not None:
         say(f"float16 copy {embed_model(target, embed)}")

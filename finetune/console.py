@@ -36,6 +36,11 @@ def say(text: str) -> None:
     console.print(text, soft_wrap=True)
 
 
+def tell(text: str) -> None:
+    """One line as it is, square brackets and all: what carries a user's own words."""
+    say(escape(text))
+
+
 def _quiet_libraries() -> None:
     """Progress and warnings of the libraries give way to ours; set KOTUNE_VERBOSE to see them."""
     if os.environ.get("KOTUNE_VERBOSE"):

@@ -78,3 +78,12 @@ class ProgressReport(TrainerCallback):
         """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
+
+
+class EvaluateLastStep(TrainerCallback):
+    """Evaluate and save after the last step too, wherever the evaluation steps fall."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ask for both once the schedule is at its end."""
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = True

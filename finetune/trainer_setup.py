@@ -21,7 +21,7 @@ from transformers import (
 
 from finetune.errors import RecipeError
 from finetune.metrics import classification_metrics
-from finetune.progress import ProgressReport
+from finetune.progress import EvaluateLastStep, ProgressReport
 from finetune.recipe import TrainingSection
 
 
@@ -66,7 +66,7 @@ def build_trainer(
         raise RecipeError(
             f"training.optimizer={training.optimizer} needs CUDA", allowed="adamw_torch_fused"
         )
-    callbacks: list[Any] = [progress]
+    callbacks: list[Any] = [progress, EvaluateLastStep()]
     if training.early_stopping_patience is not None:
         callbacks.append(
             EarlyStoppingCallback(

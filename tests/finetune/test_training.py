@@ -80,7 +80,7 @@ def test_the_best_checkpoint_is_kept(make_run, tmp_path: Path) -> None:
     recipe = open_run(make_run("lora", "roberta")).recipe
     training = {
         "max_steps": 30,
-        "eval_steps": 3,
+        "eval_steps": 4,
         "learning_rate": 2e-2,
         "early_stopping_patience": 3,
         "batch_size": 8,
@@ -98,6 +98,7 @@ def test_the_best_checkpoint_is_kept(make_run, tmp_path: Path) -> None:
     assert metrics["best"]["step"] == next(
         entry["step"] for entry in curve if entry["eval_accuracy"] == best
     )
+    assert curve[-1]["step"] == run.info["steps"]
     stopped_early = run.info["steps"] < 30
     since_best = [entry for entry in curve if entry["step"] > metrics["best"]["step"]]
     assert stopped_early == (len(since_best) == 3) or not stopped_early
