@@ -8,15 +8,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.checkpoint import Checkpoint, Measurement, Progress, checkpoint_for
 from bench.compose import (
     artifact_ladders,
+    commands_of,
     describe_variant,
     plain_command,
     training_curves,
     training_facts,
     write_results,
 )
-from bench.measure import Measurement, Plan, measure_variants
+from bench.measure import Plan, measure_variants
 from bench.prepare import Prepared, prepare_variants
 from bench.rows import TestRows, choose_test_rows, data_facts, stored_predictions
 from bench.settings import BenchSection
@@ -70,22 +72,25 @@ def run_benchmark(
             timeout_s=settings.call_timeout_s,
             report=report,
         )
-        plan = make_plan(prepared, rows, settings, threads, report)
+        checkpoint = checkpoint_for(output, contenders, variants, settings)
+        plan = make_plan(prepared, rows, settings, threads, checkpoint, report)
         ready = [one.variant for one in prepared if one.reason is None]
-        measured, shared = measure_variants(ready, plan)
+        progress = measure_variants(ready, plan)
     entries = [
-        describe_variant(one, measured.get(one.variant.name, Measurement())) for one in prepared
+        describe_variant(one, progress.variants.get(one.variant.name, Measurement()))
+        for one in prepared
     ]
     content = {
         **describe_benchmark(name or output.name, contenders, rows, settings),
         "baseline": baseline,
-        "settings": describe_settings(settings, threads, rows, shared),
+        "settings": describe_settings(settings, threads, rows, progress),
         "variants": entries,
     }
-    add_gpus(content["environment"], measured)
+    add_gpus(content["environment"], progress)
     write_results(output, content)
+    checkpoint.clear()
     check_any_ok(entries, output)
-    from bench.report import write_report
+    from bench.report.writing import write_report
 
     return write_report(output)
 
@@ -95,6 +100,7 @@ def make_plan(
     rows: TestRows,
     settings: BenchSection,
     threads: int,
+    checkpoint: Checkpoint,
     report: Report,
 ) -> Plan:
     """Sizes for the memory plan, and the predictions that runs have stored already."""
@@ -106,7 +112,7 @@ def make_plan(
             if found is not None:
                 stored[variant.name] = found
     sizes = {one.variant.name: one.size_bytes or 0 for one in prepared}
-    return Plan(settings, threads, rows, sizes, stored, report)
+    return Plan(settings, threads, rows, sizes, stored, checkpoint, report)
 
 
 def describe_benchmark(
@@ -122,7 +128,7 @@ def describe_benchmark(
     return {
         "name": name,
         "created": environment["created"],
-        "commands": [environment["command"]],
+        "commands": commands_of(contenders, environment["command"]),
         "note": " ".join(notes) or None,
         "environment": environment,
         "labels": list(runs[0].labels),
@@ -136,10 +142,10 @@ def describe_benchmark(
 
 
 def describe_settings(
-    settings: BenchSection, threads: int, rows: TestRows, shared: list[list[list[str]]]
+    settings: BenchSection, threads: int, rows: TestRows, progress: Progress
 ) -> dict[str, Any]:
     """The section as resolved, and how the machine was shared."""
-    split = any(len(blocks) > 1 for blocks in shared)
+    split = any(len(blocks) > 1 for blocks in progress.blocks)
     return {
         **settings.model_dump(mode="json", exclude={"note"}),
         "threads": threads,
@@ -148,13 +154,14 @@ def describe_settings(
         "rewarm_calls": REWARM_CALLS,
         "scenarios": ["single-stream", "offline"],
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "memory_blocks": shared if split else None,
+        "memory_blocks": progress.blocks if split else None,
+        "sittings": progress.sittings,
     }
 
 
-def add_gpus(environment: dict[str, Any], measured: dict[str, Measurement]) -> None:
+def add_gpus(environment: dict[str, Any], progress: Progress) -> None:
     """GPUs as the workers saw them: this process has no torch to ask."""
-    found = {one.facts["gpu"] for one in measured.values() if "gpu" in one.facts}
+    found = {one.facts["gpu"] for one in progress.variants.values() if "gpu" in one.facts}
     environment["hardware"]["gpus"] = sorted(found)
 
 

@@ -1,9 +1,130 @@
-"""Commands of this stage."""
+"""Commands of this stage: run a suite, benchmark folders, make a report again."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from finetune.console import say
+from finetune.errors import RecipeError
+
+if TYPE_CHECKING:
+    from bench.settings import BenchSection
+    from bench.suite_recipe import SuiteRecipe
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value, e.g. bench.rounds=5")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="run every stage again, replacing runs of the same name")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add this stage's commands to the front door."""
+    from bench.report.command import report_command
+
+    app.command("run")(run_command)
+    app.command("bench")(bench_command)
+    app.command("report")(report_command)
+
+
+def run_command(suite: str, overrides: Overrides = None, fresh: Fresh = False) -> None:
+    """Go from the recipes of SUITE to a report; what is done already is not run again."""
+    _run_suite(suite, overrides or [], fresh=fresh)
+
+
+def bench_command(
+    what: Annotated[
+        list[str],
+        typer.Argument(help="a suite, or run and artifact folders; then key=value, e.g. rounds=5"),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", help="report folder; reports/NAME by default")
+    ] = None,
+) -> None:
+    """Measure and compare: accuracy, latency, throughput, size and memory of every variant."""
+    folders, overrides = split_arguments(what)
+    if len(folders) == 1 and not Path(folders[0]).is_dir():
+        if output is not None:
+            overrides = [*overrides, f"output={output}"]
+        _run_suite(folders[0], overrides, measure_again=True)
+        return
+    from bench.benchmark import run_benchmark
+
+    _end_cleanly()
+    settings = folder_settings(overrides)
+    target = output or Path("reports") / "-".join(Path(folder).name for folder in folders)
+    page = run_benchmark(folders, settings, target, report=_report)
+    say(f"[bold]{page}[/]")
+
+
+def split_arguments(words: list[str]) -> tuple[list[str], list[str]]:
+    """Folders or a suite, and ``key=value`` overrides; raises RecipeError without the first."""
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    folders = [word for word in words if word not in overrides]
+    if not folders:
+        raise RecipeError(
+            "nothing to benchmark", next_step="kotune bench runs/NAME, or kotune run SUITE"
+        )
+    return folders, overrides
+
+
+def folder_settings(overrides: list[str]) -> BenchSection:
+    """The bench section from ``rounds=5`` or ``bench.rounds=5``; raises RecipeError."""
+    from bench.settings import BenchSection
+    from finetune.recipe_files import apply_overrides, check_recipe
+
+    plain = [override.removeprefix("bench.") for override in overrides]
+    return check_recipe(BenchSection, apply_overrides({}, plain), "bench")
+
+
+def load_suite(name: str, overrides: list[str]) -> tuple[SuiteRecipe, Path]:
+    """A suite and the folder its file stands in; raises RecipeError."""
+    from bench.suite_recipe import SuiteRecipe
+    from finetune.recipe_files import find_recipe, load_recipe, read_yaml
+
+    try:
+        path = find_recipe(name)
+    except RecipeError as fault:
+        raise RecipeError(
+            "neither a suite nor a run or artifact folder",
+            received=name,
+            allowed=fault.allowed,
+            next_step="kotune ls",
+        ) from fault
+    content = read_yaml(path)
+    if "recipes" not in content and ("data" in content or "corpus" in content):
+        raise RecipeError(
+            f"{name} is a recipe, not a suite",
+            next_step=f"kotune {'pretrain' if 'corpus' in content else 'finetune'} {name}",
+        )
+    return load_recipe(SuiteRecipe, str(path), overrides), path.parent
+
+
+def _run_suite(
+    name: str, overrides: list[str], *, fresh: bool = False, measure_again: bool = False
+) -> None:
+    from bench.suite import run_suite
+    from finetune.recipe_files import dump_recipe
+
+    _end_cleanly()
+    suite, beside = load_suite(name, overrides)
+    typer.echo(dump_recipe(suite))
+    page = run_suite(suite, beside=beside, fresh=fresh, measure_again=measure_again, report=_report)
+    say(f"[bold]{page}[/]")
+
+
+def _end_cleanly() -> None:
+    """A termination signal unwinds like Ctrl-C: temporary folders go, workers end."""
+    import signal
+
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
+def _report(line: str) -> None:
+    """Headlines bold, what stands indented below them plain."""
+    from rich.markup import escape
+
+    say(escape(line) if line.startswith(" ") else f"[bold]{escape(line)}[/]")

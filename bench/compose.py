@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.measure import Measurement
+from bench.checkpoint import Measurement
 from bench.prepare import Prepared
 from bench.variants import Contender
 from finetune.files import write_text
@@ -83,6 +83,13 @@ def artifact_ladders(contenders: Sequence[Contender]) -> dict[str, list[dict[str
         for one in contenders
         if one.artifact is not None
     }
+
+
+def commands_of(contenders: Sequence[Contender], own: str) -> list[str]:
+    """The commands that led here, training first, each once and without absolute paths."""
+    told = [read_document(one.run, "provenance.json")["command"] for one in contenders if one.run]
+    told += [one.artifact.manifest["provenance"]["command"] for one in contenders if one.artifact]
+    return list(dict.fromkeys(plain_command(command) for command in [*told, own]))
 
 
 def plain_command(command: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "RAYON_NUM_THREADS",
 )
+STOP_WITHIN_S = 5.0
 
 
 class WorkerFailed(Exception):
@@ -35,9 +38,9 @@ class WorkerProcess:
 
     def __init__(self, threads: int, timeout_s: float) -> None:
         self.timeout_s = timeout_s
-        self._errors = tempfile.TemporaryFile()
-        # -P and a group of its own: no file of the working directory shadows a package, Ctrl-C
-        # reaches the parent alone, and the kernel ends stopped workers when the parent is gone.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        # -P: no file of the working directory shadows a package. A group of its own: Ctrl-C
+        # reaches the parent alone, which then ends its workers.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "bench.worker"],
             stdin=subprocess.PIPE,
@@ -87,8 +90,11 @@ class WorkerProcess:
         return answer
 
     def sleep(self) -> None:
-        """Stop every thread of the worker."""
+        """Stop every thread of the worker, and see that they have stopped."""
         self._signal("suspend")
+        deadline = time.monotonic() + STOP_WITHIN_S
+        while not self._has_stopped() and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     def wake(self) -> None:
         """Let it run on."""
@@ -99,16 +105,20 @@ class WorkerProcess:
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
-            try:
+            with contextlib.suppress(OSError):  # an unsent message of a worker that died
                 stream.close()
-            except OSError:  # an unsent message of a worker that died
-                pass
 
     def _signal(self, name: str) -> None:
         try:
             getattr(psutil.Process(self.pid), name)()
         except psutil.NoSuchProcess as fault:
             raise WorkerFailed(self._reason()) from fault
+
+    def _has_stopped(self) -> bool:
+        try:
+            return psutil.Process(self.pid).status() != psutil.STATUS_RUNNING
+        except psutil.NoSuchProcess:
+            return True
 
     def _give_up(self) -> None:
         self._timed_out = True
@@ -131,15 +141,22 @@ class WorkerProcess:
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """This environment with our packages on the path and one number of threads for all."""
+    """The package environment with one number of threads for every library."""
+    return {
+        **package_environment(),
+        "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        **{name: str(threads) for name in THREAD_VARIABLES},
+    }
+
+
+def package_environment() -> dict[str, str]:
+    """This environment with our packages on a child's path, installed or not."""
     root = str(Path(__file__).resolve().parent.parent)
     path = os.environ.get("PYTHONPATH")
     return {
         **os.environ,
         "PYTHONPATH": root + (os.pathsep + path if path else ""),
         "PYTHONIOENCODING": "utf-8",
-        "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        **{name: str(threads) for name in THREAD_VARIABLES},
     }

@@ -6,6 +6,7 @@ CUDA, synchronisation are inside what is timed, for all runtimes alike.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,15 +36,27 @@ class Engine:
 
 def import_libraries(variant: dict[str, Any], threads: int) -> None:
     """Import what the variant will need, so that load time is loading; fix torch's threads."""
-    names = LIBRARIES[variant["runtime"]]
-    if variant["runtime"] == "pytorch" and variant["method"] != "full":
-        names = (*names, "peft")
-    for name in names:
+    for name in LIBRARIES[variant["runtime"]]:
         importlib.import_module(name)
     if variant["runtime"] in ("pytorch", "merged", "pipeline"):
         import torch
 
         torch.set_num_threads(threads)
+        _import_architecture(variant)
+
+
+def _import_architecture(variant: dict[str, Any]) -> None:
+    """The model class and PEFT, which transformers would import in the midst of loading."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    folder = Path(variant["folder"])
+    if variant["runtime"] == "pytorch":
+        folder = folder / "model"
+        if variant["method"] != "full":
+            importlib.import_module("peft")
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with contextlib.suppress(KeyError):  # an architecture that loading will complain about
+        AutoModelForSequenceClassification._model_mapping[type(config)]
 
 
 def load_engine(variant: dict[str, Any], threads: int) -> Engine:

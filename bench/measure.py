@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
+from bench.checkpoint import Checkpoint, Measurement, Progress
 from bench.driver import WorkerFailed, WorkerProcess
 from bench.rows import TestRows
 from bench.settings import BenchSection
@@ -22,23 +22,6 @@ WEIGHT_COPIES = 2.5  # at the peak of loading, with activations
 AGREEMENT = 0.995  # of predicted classes, for a run's stored predictions to stand for a variant's
 
 
-@dataclass
-class Measurement:
-    """What was measured of one variant, in results.json's own terms; grows process by process."""
-
-    reason: str | None = None
-    predicted: list[int] = field(default_factory=list)
-    predicted_from: str | None = None
-    latency: list[dict[str, Any]] = field(default_factory=list)
-    throughput: list[dict[str, Any]] = field(default_factory=list)
-    first_call_ms: list[float] = field(default_factory=list)
-    load_s: list[float] = field(default_factory=list)
-    warm_up: list[dict[str, Any]] = field(default_factory=list)
-    peak_memory_bytes: list[int] = field(default_factory=list)
-    peak_vram_bytes: list[int] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
 class Plan:
     """What all workers share. ``stored`` are class ids a run predicted itself, by variant."""
@@ -48,23 +31,23 @@ class Plan:
     rows: TestRows
     sizes: dict[str, int]
     stored: dict[str, list[int]]
+    checkpoint: Checkpoint
     report: Report
 
 
-def measure_variants(
-    variants: Sequence[Variant], plan: Plan
-) -> tuple[dict[str, Measurement], list[list[list[str]]]]:
-    """Measure every variant; also which shared the machine, by process and block.
+def measure_variants(variants: Sequence[Variant], plan: Plan) -> Progress:
+    """Measure every variant, or go on after the last process that was finished.
 
     A variant whose worker raises, dies or falls silent gets a ``reason``; the others go on.
     """
-    results = {variant.name: Measurement() for variant in variants}
     by_name = {variant.name: variant for variant in variants}
-    shared = []
-    for process in range(plan.settings.processes):
-        names = [name for name in by_name if results[name].reason is None]
-        order = next(round_orders(names, 1, (plan.settings.seed, process)))
-        needs = {name: memory_need(by_name[name], plan.sizes.get(name) or 0) for name in names}
+    progress = plan.checkpoint.load(list(by_name))
+    if progress.blocks:
+        plan.report(f"going on after process {len(progress.blocks)}, measured before")
+    for process in range(len(progress.blocks), plan.settings.processes):
+        alive = [name for name in by_name if progress.variants[name].reason is None]
+        order = next(round_orders(alive, 1, (plan.settings.seed, process)))
+        needs = {name: memory_need(by_name[name], plan.sizes.get(name) or 0) for name in alive}
         room = int(free_memory_bytes() * plan.settings.memory_share)
         blocks = plan_blocks(order, needs, room) if order else []
         for index, block in enumerate(blocks):
@@ -72,9 +55,10 @@ def measure_variants(
             where += f", block {index + 1}/{len(blocks)}" if len(blocks) > 1 else ""
             share = _budget_share(plan.settings, len(blocks))
             chosen = [by_name[name] for name in block]
-            _Block(process, index, chosen, results, plan, where, share).run()
-        shared.append(blocks)
-    return results, shared
+            _Block(process, index, chosen, progress.variants, plan, where, share).run()
+        progress.blocks.append(blocks)
+        plan.checkpoint.save(progress)
+    return progress
 
 
 def memory_need(variant: Variant, size_bytes: int) -> int:

@@ -6,6 +6,7 @@ memory of the ``merged`` variants are those of a plain model and not of the merg
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -153,8 +154,6 @@ def _base_bytes(run: Run) -> int:
     told, counted = run.base, run.info["parameters"]
     on_disk = 0
     if told["revision"] is None and not told["random_weights"]:  # not from the hub: a folder
-        try:
+        with contextlib.suppress(KotuneError):  # its worker will say so
             on_disk = weights_bytes(Path(resolve_base(told["source"]).location))
-        except KotuneError:  # its worker will say so
-            pass
     return on_disk or 4 * (counted["total"] - counted["trainable"])

@@ -5,10 +5,11 @@ Accuracy, F1 and the paired test of one pair live in ``finetune.metrics``.
 Intervals of medians. What varies most between two measurements of the same program is the
 process (memory layout, start-up), then the round (what else the machine did), then the sample.
 So the bootstrap resamples whole processes with everything in them; resampling the rounds inside
-as well would count their noise twice (Davison and Hinkley 1997, section 3.8). With one process
-the rounds are resampled, with one round consecutive batches of its samples. A percentile
-interval from three processes would be far too narrow, so the bootstrap gives the standard error
-of the log median, corrected for the number of units, and Student's t the width.
+as well would count their noise twice (Davison and Hinkley 1997, section 3.8). Fewer processes
+than PROCESSES_FROM cannot show how processes differ: then the rounds are resampled (with a single
+round, consecutive batches of its samples), and the interval leaves out what differs from start to
+start. A percentile interval from three processes would be far too narrow, so the bootstrap gives
+the standard error of the log median, corrected for the number of units, and Student's t the width.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from finetune.metrics import CONFIDENCE, PairedDifference, paired_difference
 
 RESAMPLES = 4_000
 BATCHES = 20  # of a single round
+PROCESSES_FROM = 3  # with two, Student's t has one degree of freedom and says nothing
 PAIRED_FROM = 5  # units; with fewer, pairing costs more in degrees of freedom than drift does
 
 
@@ -187,10 +189,13 @@ def _accuracy_finding(pair: PairedDifference, p_adjusted: float, confidence: flo
 
 def _units(samples: Samples) -> np.ndarray:
     """The resampling unit (n,) of each sample, 0 … u-1: process, or round, or batch."""
-    for level in (samples.process, samples.round):
-        names, units = np.unique(level, return_inverse=True)
-        if len(names) > 1:
-            return units
+    processes, units = np.unique(samples.process, return_inverse=True)
+    if len(processes) >= PROCESSES_FROM:
+        return units
+    visits = np.stack([samples.process, samples.round])
+    rounds, units = np.unique(visits, axis=1, return_inverse=True)
+    if rounds.shape[1] > 1:
+        return units.reshape(-1)
     count = len(samples.values)
     return np.arange(count) * min(BATCHES, count) // count
 

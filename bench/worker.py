@@ -138,10 +138,20 @@ def serve(requests: TextIO, answers: TextIO) -> None:
 
 def main() -> None:
     """Give standard output to the pipe and serve."""
+    _end_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     with os.fdopen(os.dup(0), "r", encoding="utf-8") as requests:
         serve(requests, answers)
+
+
+def _end_with_parent() -> None:
+    """On Linux, be killed when the parent ends, stopped or in the middle of a call (prctl(2))."""
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _one_line(fault: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,9 +18,11 @@ from export.artifact_folder import (
     failed_target,
     open_artifact,
     publish_artifact,
+    write_draft,
     write_manifest,
 )
 from export.card import write_card
+from export.files import model_bytes
 from export.parity import Ladder, Thresholds, choose_rows, unpadded_logits
 from export.quantize import quantize_dynamic
 from finetune.errors import ModelError, RecipeError
@@ -98,7 +100,9 @@ def _build(run: Run, settings: ExportSection, ladder: Ladder, folder: Path) -> N
     """Fill ``folder`` stage by stage; the models of one stage are freed before the next."""
     tokenizer = _save_tokenizer(run, folder)
     _check_reloaded(run, tokenizer, ladder)
+    gc.collect()  # adapters hold their model in cycles, and two large ones need not fit
     encoder, facts = _export_merged(run, tokenizer, settings, ladder, folder)
+    gc.collect()
     manifest = _describe(run, settings, tokenizer, facts)
     files = manifest["files"]
 
@@ -112,7 +116,7 @@ def _build(run: Run, settings: ExportSection, ladder: Ladder, folder: Path) -> N
 
     files.pop("fused", None)
     for entry in files.values():
-        entry["bytes"] = (folder / entry["path"]).stat().st_size
+        entry["bytes"] = model_bytes(folder / entry["path"])
     manifest["status"] = "failed" if ladder.failures else "passed"
     manifest["ladder"] = [step.as_dict() for step in ladder.steps]
     write_card(folder, manifest)
@@ -205,7 +209,7 @@ def _check_runtime(
     """Climb one step with the shipped runtime; fp32 also on single rows, without padding."""
     from export.runtime import OnnxClassifier
 
-    write_manifest(folder, manifest)
+    write_draft(folder, manifest)
     classifier = OnnxClassifier(folder, precision, verify=False)
     name, kind, before = step
     texts = ladder.rows.texts
@@ -219,13 +223,12 @@ def _describe(
     run: Run, settings: ExportSection, tokenizer: PreTrainedTokenizerBase, facts: dict[str, Any]
 ) -> dict[str, Any]:
     """The manifest so far: everything that is known before the graphs are checked."""
-    base = json.loads(json.dumps(run.base))
     return {
         "name": run.name,
         "status": "building",
         "method": run.method,
         "parent": {"run": run.name, "run_sha256": sha256_file(run.folder / "run.json")},
-        "base": base,
+        "base": run.base,
         "labels": list(run.labels),
         "max_length": run.max_length,
         "padding_side": "right",

@@ -55,12 +55,12 @@ def open_artifact(folder: Path | str, *, verify: bool = True) -> Artifact:
             received=folder,
             next_step="kotune export RUN makes one",
         )
-    manifest = read_json(folder / MANIFEST, SCHEMA)
-    if verify:
-        try:
+    try:
+        manifest = runtime.read_manifest(folder)
+        if verify:
             runtime.verify_files(folder, manifest)
-        except runtime.ArtifactError as fault:
-            raise FolderError(str(fault), next_step="export the run again") from fault
+    except runtime.ArtifactError as fault:
+        raise FolderError(str(fault), next_step="export the run again") from fault
     return Artifact(
         folder=folder,
         name=manifest["name"],
@@ -71,6 +71,11 @@ def open_artifact(folder: Path | str, *, verify: bool = True) -> Artifact:
         precisions=tuple(manifest["files"]),
         manifest=manifest,
     )
+
+
+def write_draft(folder: Path, content: dict[str, Any]) -> None:
+    """Write manifest.json without hashes, for the runtime to run a folder under construction."""
+    write_json(folder / MANIFEST, SCHEMA, {**content, "sha256": {}})
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.files import external_data_needed
+from export.quiet import quiet_libraries
 from finetune.errors import ModelError
 
 OPERATORS = ("MatMul", "Attention")
@@ -71,17 +72,18 @@ def quantize_dynamic(
     from onnxruntime.quantization import quantize_dynamic as ort_quantize_dynamic
 
     chosen = instruction_set or host_instruction_set()
-    ort_quantize_dynamic(
-        source,
-        target,
-        op_types_to_quantize=list(OPERATORS),
-        per_channel=True,
-        reduce_range=chosen.reduce_range,
-        weight_type=QuantType.QInt8,
-        nodes_to_exclude=float_nodes(source, head_modules),
-        use_external_data_format=external_data_needed(source),
-        extra_options={"DefaultTensorType": 1},  # float; shapes end at a fused operator
-    )
+    with quiet_libraries(""):  # it asks for a pre-processing that fusion has done
+        ort_quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=list(OPERATORS),
+            per_channel=True,
+            reduce_range=chosen.reduce_range,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=float_nodes(source, head_modules),
+            use_external_data_format=external_data_needed(source),
+            extra_options={"DefaultTensorType": 1},  # float; shapes end at a fused operator
+        )
     integer, left = verify_quantized(target, head_modules)
     return Quantization(chosen, integer, left)
 

@@ -20,6 +20,16 @@ import onnxruntime
 from tokenizers import Encoding, Tokenizer
 
 SCHEMA = "kotune.artifact/1"
+MANIFEST_KEYS = (
+    "name",
+    "method",
+    "status",
+    "labels",
+    "max_length",
+    "pad_token_id",
+    "files",
+    "sha256",
+)
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PREFERENCE = {"cpu": ("int8", "fp32"), "cuda": ("fp32",)}  # int8 operators have no CUDA kernels
 BATCH_TOKENS = 2048  # padded tokens a batch: enough to fill the cores, little memory
@@ -143,6 +153,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     found = manifest.get("schema") if isinstance(manifest, dict) else None
     if found != SCHEMA:
         raise ArtifactError(f"{folder}/manifest.json has schema {found}, expected {SCHEMA}")
+    missing = [key for key in MANIFEST_KEYS if key not in manifest]
+    if missing:
+        raise ArtifactError(f"{folder}/manifest.json lacks {', '.join(missing)}")
     return manifest
 
 

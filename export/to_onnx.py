@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export.quiet import quiet_libraries
 from finetune.errors import ModelError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def export_onnx(model: PreTrainedModel, path: Path, *, opset: int) -> OnnxGraph:
             allowed="an encoder such as bert, roberta, electra, xlm-roberta",
         ) from fault
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _quiet_tracing():
+    with quiet_libraries("optimum.exporters.onnx.convert"):  # constants in a trace, opset hints
         export(model, constructor(model.config), path, opset=opset)
     return check_onnx(path)
 
@@ -74,28 +75,3 @@ def check_onnx(path: Path) -> OnnxGraph:
             raise ModelError(f"{path.name}: input {name} is not dynamic in batch and sequence")
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return OnnxGraph(path, opset, tuple(inputs), outputs)
-
-
-def _quiet_tracing():
-    """Tracer warnings about constants are expected here; KOTUNE_VERBOSE shows them."""
-    import contextlib
-    import logging
-    import os
-    import warnings
-
-    @contextlib.contextmanager
-    def quiet():
-        if os.environ.get("KOTUNE_VERBOSE"):
-            yield
-            return
-        logger = logging.getLogger("optimum.exporters.onnx")
-        level = logger.level
-        logger.setLevel(logging.ERROR)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield
-        finally:
-            logger.setLevel(level)
-
-    return quiet()

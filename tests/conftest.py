@@ -1,15 +1,154 @@
-"""Real data, where the environment names it; elsewhere the tests that need it skip and say so."""
+"""Tiny base models, runs and artifacts, made once by the real fine-tuning and export; real data.
+
+Real data is used where the environment names it; elsewhere the tests that need it skip, saying so.
+"""
 
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+POSITIVE = ["재미있다", "최고", "감동", "훌륭한", "좋아요", "추천", "명작"]
+NEGATIVE = ["지루하다", "최악", "실망", "별로", "아까운", "졸작", "싫어요"]
+NEUTRAL = ["영화", "배우", "연기", "감독", "이야기", "정말", "오늘", "친구", "음악", "화면", "그냥"]
+METHODS = ("full", "lora", "qlora")
+
+
+def make_review(source: random.Random, label: int) -> str:
+    """A review of 3 to 18 words with one to three telling ones."""
+    telling = source.choices(POSITIVE if label else NEGATIVE, k=source.randint(1, 3))
+    words = source.choices(NEUTRAL, k=source.randint(2, 15)) + telling
+    source.shuffle(words)
+    return " ".join(words)
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 labelled reviews as CSV, one in ten with the wrong label."""
+    source = random.Random(7)
+    path = tmp_path_factory.mktemp("reviews") / "reviews.csv"
+    lines = ["document,label"]
+    for row in range(400):
+        label = row % 2
+        lines.append(f"{make_review(source, label)},{label ^ (source.random() < 0.1)}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_base(tmp_path_factory: pytest.TempPathFactory, reviews: Path) -> Callable[[str], Path]:
+    """A function: architecture ("roberta" | "bert") → folder of a tiny base with tokenizer."""
+    made: dict[str, Path] = {}
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp("base") / kind
+            _write_base(kind, made[kind], reviews)
+        return made[kind]
+
+    return make
+
+
+def _write_base(kind: str, folder: Path, corpus: Path) -> None:
+    import torch
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import (
+        BertConfig,
+        BertModel,
+        BertTokenizerFast,
+        RobertaConfig,
+        RobertaModel,
+    )
+
+    wordpiece = BertWordPieceTokenizer(strip_accents=False, lowercase=False)
+    wordpiece.train([str(corpus)], vocab_size=300, min_frequency=1, show_progress=False)
+    size = {
+        "vocab_size": wordpiece.get_vocab_size(),
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "max_position_embeddings": 66,
+        "pad_token_id": wordpiece.token_to_id("[PAD]"),
+        "initializer_range": 0.1,  # far enough from zero for every matrix to matter
+    }
+    torch.manual_seed(3)
+    if kind == "roberta":
+        model = RobertaModel(RobertaConfig(type_vocab_size=1, **size), add_pooling_layer=False)
+    else:
+        model = BertModel(BertConfig(**size))
+    model.save_pretrained(folder, safe_serialization=True)
+    BertTokenizerFast(
+        tokenizer_object=wordpiece._tokenizer, strip_accents=False, do_lower_case=False
+    ).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def make_run(
+    tmp_path_factory: pytest.TempPathFactory, make_base: Callable[[str], Path], reviews: Path
+) -> Callable[[str, str], Path]:
+    """A function: method, architecture → folder of a run trained for a few steps."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def make(method: str, kind: str = "roberta") -> Path:
+        if (method, kind) not in made:
+            folder = tmp_path_factory.mktemp("runs") / f"{kind}-{method}"
+            made[method, kind] = _train(method, make_base(kind), reviews, folder)
+        return made[method, kind]
+
+    return make
+
+
+def _train(method: str, base: Path, reviews: Path, folder: Path) -> Path:
+    from finetune.recipe import FinetuneRecipe
+    from finetune.training import finetune
+
+    recipe = FinetuneRecipe.model_validate(
+        {
+            "name": folder.name,
+            "output": str(folder),
+            "model": {"source": str(base), "max_length": 32},
+            "data": {"path": str(reviews), "validation_size": 0.4, "test_size": 0.1},
+            "adapter": {"method": method, "rank": 8, "alpha": 16},
+            "training": {
+                "max_steps": 40,
+                "batch_size": 16,
+                "learning_rate": 5e-3 if method != "full" else 5e-4,
+                "device": "cpu",
+                "precision": "fp32",
+            },
+        }
+    )
+    return finetune(recipe, report=lambda line: None)
+
+
+@pytest.fixture(scope="session")
+def make_artifact(
+    tmp_path_factory: pytest.TempPathFactory, make_run: Callable[[str, str], Path]
+) -> Callable[[str, str], Path]:
+    """A function: method, architecture → folder of the exported run."""
+    from export.artifact import export_run
+
+    made: dict[tuple[str, str], Path] = {}
+
+    def make(method: str, kind: str = "roberta") -> Path:
+        if (method, kind) not in made:
+            target = tmp_path_factory.mktemp("artifacts") / f"{kind}-{method}"
+            overrides = ["max_accuracy_drop=0.1"]  # of 96 rows one is a point already
+            made[method, kind] = export_run(
+                make_run(method, kind), target, overrides=overrides
+            ).folder
+        return made[method, kind]
+
+    return make
 
 
 def named_folder(variable: str) -> Path:

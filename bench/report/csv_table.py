@@ -15,13 +15,18 @@ SKIPPED = {"latency_samples"}
 
 def render_csv(summary: Summary) -> str:
     """The table as CSV (UTF-8, \\n); figures nobody has are left out, missing ones are empty."""
-    records = [dict(_figures(row)) for row in summary.rows]
+    records = [{name: _written(value) for name, value in _figures(row)} for row in summary.rows]
     names = list(dict.fromkeys(name for record in records for name in record))
     stream = io.StringIO()
     writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
     return stream.getvalue()
+
+
+def _written(value: object) -> object:
+    """Ten digits of a float: more differ between machines and mean nothing."""
+    return f"{value:.10g}" if isinstance(value, float) else value
 
 
 def _figures(row: Row) -> Iterator[tuple[str, object]]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from bench.report import text
-from bench.report.frame import tick_decimals
+from bench.report.frame import written_ticks
 from bench.report.labels import spread
 from bench.report.results import CurvePoint
 from bench.report.svg import (
@@ -76,8 +76,9 @@ def _panel(
     heights = [value for _, value in every]
     room = (max(heights) - min(heights)) * 0.06 or 0.05
     gutter = min(16 + max(text_width(name, 12, bold=True) for name in names), width * 0.36)
-    x = Scale(0, max(step for step, _ in every) or 1, 38, width - gutter)
     y = Scale(min(heights) - room, max(heights) + room, HEIGHT - 46, 30)
+    left = 12 + max(text_width(words, 11) for _, words in written_ticks(y, 44))
+    x = Scale(0, max(step for step, _ in every) or 1, left, width - gutter)
     parts = [write(0, 14, title, "panel-title"), _axes(x, y)]
     ends: dict[str, float] = {}
     for index, name in enumerate(names):
@@ -102,12 +103,10 @@ def _dot(name: str, step: float, value: float, x: Scale, y: Scale, colour: str) 
 
 
 def _axes(x: Scale, y: Scale) -> str:
-    ticks = y.ticks(44)
-    decimals = tick_decimals(ticks)
     parts = []
-    for tick in ticks:
+    for tick, words in written_ticks(y, 44):
         parts.append(line(x.start, y(tick), x.end, y(tick), "grid"))
-        parts.append(write(x.start - 7, y(tick) + 4, f"{tick:.{decimals}f}", "tick", "end"))
+        parts.append(write(x.start - 7, y(tick) + 4, words, "tick", "end"))
     for tick in x.ticks(80):
         parts.append(write(x(tick), y.start + 18, f"{tick:,.0f}", "tick", "middle"))
     parts.append(line(x.start, y.start, x.end, y.start, "axis"))

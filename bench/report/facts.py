@@ -1,4 +1,4 @@
-"""Nested records as label and value pairs, and what a reader must know of the method."""
+"""Nested records as label and value pairs: data, environment, machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from bench.report import text
 from bench.report.results import Results
-from bench.report.summary import Summary
 
 Pairs = list[tuple[str, str]]
 LISTED = 6  # items of a list of records that are shown
@@ -96,64 +95,19 @@ def commit(results: Results) -> tuple[str, bool] | None:
     return (str(git["commit"])[:10], bool(git.get("dirty"))) if git and git.get("commit") else None
 
 
+def environment_facts(results: Results) -> Pairs:
+    """Hardware, system, code and command; the packages are apart."""
+    record = dict(results.environment)
+    hardware, found = record.pop("hardware", None) or {}, commit(results)
+    for key in ("packages", "git", "created"):
+        record.pop(key, None)
+    if found:
+        record["commit"] = found[0] + (" with uncommitted changes" if found[1] else "")
+    return [*flatten(hardware), *flatten(record), ("measured", when(results))]
+
+
 def when(results: Results) -> str:
     """The time of measuring to the minute: 2025-06-01 09:30 UTC."""
     stamp = results.created.replace("T", " ")
     utc = stamp.endswith(("+00:00", "Z"))
     return f"{stamp[:16]} UTC" if utc else stamp
-
-
-def method_notes(summary: Summary) -> list[str]:
-    """How the figures were made and how to read them, from the settings recorded."""
-    settings, results = summary.results.settings, summary.results
-    notes = [_protocol(settings)]
-    if summary.baseline:
-        notes.append(f"All comparisons are with `{results.baseline}`, on the same rows.")
-    if summary.test_rows:
-        notes.append(
-            "Accuracy has Wilson's interval, F1 a bootstrap interval. A difference of accuracy has "
-            "a paired bootstrap interval and McNemar's test (exact below 25 discordant rows), "
-            "adjusted after Holm for the number of variants. One run per method tells about that "
-            "run, not about the method."
-        )
-        if summary.unseen_rows and summary.unseen_rows < summary.test_rows:
-            notes.append(
-                f"“Unseen” is the accuracy on the {summary.unseen_rows:,} test rows whose text "
-                "does not also stand in the training set."
-            )
-    notes.append(_latency_note(settings))
-    if any(row.peak_memory_bytes for row in summary.measured):
-        notes.append(
-            "Memory is the highest resident size of the variant's own process, libraries included."
-        )
-    notes.append("A figure that was not measured is absent; it is never a zero. MB is 10⁶ bytes.")
-    return [note for note in notes if note]
-
-
-def _protocol(settings: Mapping[str, Any]) -> str:
-    parts = ["Each variant runs in a process of its own"]
-    if settings.get("processes"):
-        parts.append(f"{text.plural(settings['processes'], 'fresh process', 'es')} each")
-    if settings.get("rounds"):
-        parts.append(text.plural(settings["rounds"], "round"))
-    if settings.get("threads"):
-        parts.append(text.plural(settings["threads"], "thread"))
-    return ", ".join(parts) + "."
-
-
-def _latency_note(settings: Mapping[str, Any]) -> str:
-    rows = settings.get("latency_rows")
-    what = f"{rows:,} real reviews" if rows else "real reviews"
-    note = (
-        f"Latency is text in, label out at batch 1 on {what}, tokenisation included; percentiles "
-        "are over all samples."
-    )
-    if settings.get("throughput_batch_size"):
-        note += f" Throughput is in batches of {settings['throughput_batch_size']}."
-    inside = (
-        " With one process per variant, intervals hold for that process and leave out what "
-        "differs from start to start."
-        if settings.get("processes") == 1
-        else " Intervals of medians resample whole processes."
-    )
-    return note + inside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from dataclasses import dataclass
 from bench.report import text
 from bench.report.labels import Box
 from bench.report.summary import Row
-from bench.report.svg import Scale, element, line, write
+from bench.report.svg import Scale, element, line, text_width, write
 
 STRAY_GAP = 0.6  # share of the whole range that lies empty above a stray
+WIDEST = 3.0  # times outside the medians that an interval may stretch the axis
 STRAY_SHARE = 1 / 3  # of the variants that may be strays
 
 
@@ -60,7 +62,7 @@ def split_strays(rows: Sequence[Row], kind: str) -> tuple[list[Row], list[Row]]:
     """Rows that set the scales, and few far less accurate ones that would flatten the rest."""
     ordered = sorted(rows, key=lambda row: height_span(row, kind)[0])
     values = [height_span(row, kind)[0] for row in ordered]
-    gaps = [above - below for below, above in zip(values, values[1:], strict=False)]
+    gaps = [above - below for below, above in itertools.pairwise(values)]
     if kind != "accuracy" or len(rows) < 4 or values[-1] == values[0]:
         return list(rows), []
     widest = max(range(len(gaps)), key=gaps.__getitem__)
@@ -75,18 +77,22 @@ def build_frame(rows: Sequence[Row], kind: str, width: float) -> Frame:
     """Scales that hold every row's intervals with room for bubbles and names."""
     narrow = width < 600
     height = 430.0 if narrow else 480.0
-    times = [end for row in rows for end in time_span(row)]
+    middles = [row.p50_ms.value for row in rows if row.p50_ms]
+    floor, ceiling = min(middles) / WIDEST, max(middles) * WIDEST
+    times = [min(max(end, floor), ceiling) for row in rows for end in time_span(row)]
     heights = [end for row in rows for end in height_span(row, kind)]
     low, high = min(heights), max(heights)
     room = max((high - low) * 0.2, 0.05 if kind == "accuracy" else 1.0)
     reach = math.log(max(times) / min(times)) * (0.1 if narrow else 0.08) + 0.12
-    left, right = (38, 10) if narrow else (52, 16)
+    right = 10 if narrow else 16
+    y = Scale(low - room, high + room, height - 46, 34)
+    left = 14 + max(text_width(words, 11) for _, words in written_ticks(y, 62))
     first, last = min(times) / math.exp(reach), max(times) * math.exp(reach)
     return Frame(
         width=width,
         height=height,
         x=Scale(first, last, left, width - right, log=True),
-        y=Scale(low - room, high + room, height - 46, 34),
+        y=y,
         kind=kind,
     )
 
@@ -95,15 +101,13 @@ def draw_axes(frame: Frame) -> str:
     """Grid lines, tick labels and axis titles."""
     parts = []
     bottom, top = frame.y.start, frame.y.end
-    ticks = frame.y.ticks(62)
-    decimals = tick_decimals(ticks)
-    for tick in ticks:
+    for tick, shown in written_ticks(frame.y, 62):
         parts.append(line(frame.x.start, frame.y(tick), frame.x.end, frame.y(tick), "grid"))
-        shown = f"{tick:,.{decimals}f}"
         parts.append(write(frame.x.start - 8, frame.y(tick) + 4, shown, "tick", "end"))
     for tick in frame.x.ticks(56 if frame.narrow else 80):
         parts.append(line(frame.x(tick), bottom, frame.x(tick), bottom + 5, "axis"))
-        parts.append(write(frame.x(tick), bottom + 19, text.tick(tick), "tick", "middle"))
+        if frame.x(tick) + text_width(text.tick(tick), 11) / 2 < frame.width:
+            parts.append(write(frame.x(tick), bottom + 19, text.tick(tick), "tick", "middle"))
     parts.append(line(frame.x.start, bottom, frame.x.end, bottom, "axis"))
     better = "better" if frame.kind == "accuracy" else "more"
     parts.append(write(2, top - 20, f"{axis_title(frame.kind)} ↑ {better}", "axis-title"))
@@ -112,8 +116,9 @@ def draw_axes(frame: Frame) -> str:
     return element("g", "".join(parts), class_="axes")
 
 
-def tick_decimals(ticks: Sequence[float]) -> int:
-    """Decimals that tell neighbouring ticks apart."""
-    if len(ticks) < 2:
-        return 1
-    return max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
+def written_ticks(scale: Scale, spacing: float) -> list[tuple[float, str]]:
+    """Ticks of a linear scale with the decimals that tell neighbours apart."""
+    ticks = scale.ticks(spacing)
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else 0.1
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    return [(tick, f"{tick:,.{decimals}f}") for tick in ticks]

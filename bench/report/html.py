@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.resources import files
 from itertools import groupby
 from typing import Any
@@ -12,22 +11,15 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from bench.report import facts, text
+from bench.report.grids import ladder_grids, training_grid
+from bench.report.notes import method_notes
 from bench.report.plots import PLOTS, draw
-from bench.report.results import LadderStep
 from bench.report.summary import Summary, picture_axis
 from bench.report.svg import colour_of
 from bench.report.table import Cell, Column, Table, build_table
 from bench.report.verdict import Verdict
 
-WIDE, NARROW = 1160.0, 358.0
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A picture drawn twice: for a desk and for a phone."""
-
-    wide: Markup
-    narrow: Markup
+WIDTHS = {"wide": 1200.0, "medium": 720.0, "narrow": 358.0}  # px; report.css picks one
 
 
 def render_html(summary: Summary, verdict: Verdict) -> str:
@@ -67,8 +59,7 @@ def _variant(name: str, colours: dict[str, str]) -> Markup:
 def _content(summary: Summary, verdict: Verdict) -> dict[str, Any]:
     """Every name that the template uses."""
     results, table = summary.results, build_table(summary)
-    pictures = {name: _pair(name, summary) for name in PLOTS}
-    environment = {key: value for key, value in results.environment.items() if key != "packages"}
+    pictures = {name: _picture(name, summary) for name in PLOTS}
     found = facts.commit(results)
     origin = (
         _rows_told(summary),
@@ -83,22 +74,31 @@ def _content(summary: Summary, verdict: Verdict) -> dict[str, Any]:
         "dirty": found is not None and found[1],
         "verdict": verdict,
         **pictures,
+        "runtimes": {row.runtime: colour_of(row.runtime) for row in summary.measured},
+        "alone": len(summary.measured) < 2,
         "trade_off_caption": _trade_off_caption(summary),
         "table_caption": _table_caption(table),
         **_table_parts(table),
-        "ladders": [_ladder(name, steps) for name, steps in results.ladders.items() if steps],
+        "ladders": ladder_grids(results),
+        "training": training_grid(results),
         "data": facts.data_facts(results),
         "data_summary": facts.flatten(results.data.summary),
-        "environment": facts.flatten(environment),
+        "environment": facts.environment_facts(results),
         "packages": facts.flatten(results.environment.get("packages") or {}),
-        "notes": facts.method_notes(summary),
+        "notes": method_notes(summary),
         "commands": results.commands,
     }
 
 
-def _pair(name: str, summary: Summary) -> Pair | None:
-    wide, narrow = draw(name, summary, WIDE), draw(name, summary, NARROW)
-    return Pair(Markup(wide.svg), Markup(narrow.svg)) if wide and narrow else None
+def _picture(name: str, summary: Summary) -> Markup | None:
+    """A picture drawn for a desk, a tablet and a phone; the page shows one of them."""
+    plots = {size: draw(name, summary, width) for size, width in WIDTHS.items()}
+    drawn = [
+        Markup('<div class="{}">{}</div>').format(size, Markup(plot.svg))
+        for size, plot in plots.items()
+        if plot
+    ]
+    return Markup("").join(drawn) if drawn else None
 
 
 def _rows_told(summary: Summary) -> str:
@@ -115,10 +115,10 @@ def _trade_off_caption(summary: Summary) -> str:
         if any(row.size_bytes for row in summary.measured)
         else ""
     )
-    better = "as accurate" if kind == "accuracy" else "as small in memory"
+    other = "more accurate" if kind == "accuracy" else "smaller in memory"
     return (
-        f"Bars are 95 % intervals.{area} On the dotted line stand the variants that no other "
-        f"beats: none is as fast and {better}."
+        f"Bars are 95 % intervals.{area} The dotted line, the Pareto front, passes through the "
+        f"variants that no other beats by being both faster and {other}."
     )
 
 
@@ -168,29 +168,3 @@ def _best(column: Column, cells: list[Cell | None]) -> str | None:
         return None
     pick = max if column.best == "high" else min
     return pick(found, key=lambda cell: cell.sort).main
-
-
-def _ladder(name: str, steps: list[LadderStep]) -> dict[str, Any]:
-    """An artifact's ladder as headings and rows; columns without a figure are absent."""
-    figures: list[tuple[str, Callable[[LadderStep], str | None]]] = [
-        ("max Δ logit", lambda s: _maybe(s.max_logit_difference, text.scientific)),
-        ("mean Δ logit", lambda s: _maybe(s.mean_logit_difference, text.scientific)),
-        ("flipped", lambda s: _maybe(s.flipped, lambda count: f"{count:,}")),
-        ("over margin", lambda s: _maybe(s.flipped_over_margin, lambda count: f"{count:,}")),
-        ("rows", lambda s: _maybe(s.rows, lambda count: f"{count:,}")),
-        ("accuracy, %", lambda s: _maybe(s.accuracy, text.percent)),
-        ("F1 macro, %", lambda s: _maybe(s.f1_macro, text.percent)),
-    ]
-    present = [pair for pair in figures if any(pair[1](step) is not None for step in steps)]
-    return {
-        "name": name,
-        "headings": [*(heading for heading, _ in present), "check"],
-        "steps": [
-            (step.step, [written(step) or "–" for _, written in present], step.passed)
-            for step in steps
-        ],
-    }
-
-
-def _maybe(value: float | None, written: Callable[[Any], str]) -> str | None:
-    return None if value is None else written(value)

@@ -50,20 +50,22 @@ def place_labels(anchors: Sequence[Anchor], frame: Box, obstacles: Sequence[Box]
     first, then all choose again, a few times, given where the others stand.
     """
     bubbles = [Box(a.x - a.radius, a.y - a.radius, a.x + a.radius, a.y + a.radius) for a in anchors]
-    choices = [_candidates(anchor, frame) for anchor in anchors]
+    fixed = [*bubbles, *obstacles]
+    choices = [
+        [(box, _fixed_cost(anchor, box, fixed)) for box in _candidates(anchor, frame)]
+        for anchor in anchors
+    ]
     order = sorted(range(len(anchors)), key=lambda index: _distance_to_next(anchors, index))
     placed: dict[int, Box] = {}
     for _ in range(SWEEPS):
         before = dict(placed)
         for index in order:
-            others = [box for other, box in placed.items() if other != index]
-            lines = [
-                _leader(anchors[other], box) for other, box in placed.items() if other != index
+            others = [
+                (box, _leader(anchors[other], box))
+                for other, box in placed.items()
+                if other != index
             ]
-            blocked = [*others, *bubbles, *obstacles]
-            placed[index] = min(
-                choices[index], key=lambda box: _cost(anchors[index], box, blocked, lines)
-            )
+            placed[index] = _best(anchors[index], choices[index], others)
         if placed == before:
             break
     return [placed[index] for index in range(len(anchors))]
@@ -130,13 +132,29 @@ def _leader(anchor: Anchor, box: Box) -> Line:
     return (anchor.x, anchor.y, *box.nearest(anchor.x, anchor.y))
 
 
-def _cost(anchor: Anchor, box: Box, blocked: Sequence[Box], lines: Sequence[Line]) -> float:
-    """How bad a place is: what it covers, then what its line crosses, then how far it is."""
-    own = _leader(anchor, box)
-    covered = sum(box.overlap(other) for other in blocked)
-    crossed = sum(_cross(own, other) for other in lines) + sum(_cuts(other, box) for other in lines)
-    distance = max(0.0, math.hypot(own[0] - own[2], own[1] - own[3]) - anchor.radius)
-    return 20 * covered + 400 * crossed + distance**1.5 + (3 if own[2] < anchor.x else 0)
+def _fixed_cost(anchor: Anchor, box: Box, fixed: Sequence[Box]) -> float:
+    """How bad a place is by itself: what it covers, how far it is, and that it lies left."""
+    x, y = box.nearest(anchor.x, anchor.y)
+    distance = max(0.0, math.hypot(anchor.x - x, anchor.y - y) - anchor.radius)
+    covered = sum(box.overlap(other) for other in fixed)
+    return 20 * covered + distance**1.5 + (3 if x < anchor.x else 0)
+
+
+def _best(
+    anchor: Anchor, choices: Sequence[tuple[Box, float]], others: Sequence[tuple[Box, Line]]
+) -> Box:
+    """The cheapest place given the other labels and their leader lines; the first of equals."""
+    best, least = choices[0][0], math.inf
+    for box, cost in choices:
+        if cost >= least:
+            continue
+        own = _leader(anchor, box)
+        for other, line in others:
+            cost += 20 * box.overlap(other)
+            cost += 400 * (_cross(own, line) + _cuts(line, box) + _cuts(own, other))
+        if cost < least:
+            best, least = box, cost
+    return best
 
 
 def _cross(one: Line, other: Line) -> bool:

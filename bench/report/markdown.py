@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.report import facts, text
-from bench.report.results import LadderStep
+from bench.report import facts
+from bench.report.grids import Grid, ladder_grids, training_grid
+from bench.report.notes import method_notes
 from bench.report.summary import Row, Summary
 from bench.report.table import Cell, Table, build_table
 from bench.report.verdict import Verdict
@@ -28,12 +29,13 @@ def render_markdown(summary: Summary, verdict: Verdict, pictures: Iterable[str])
         *_failures(summary.failed),
         "Small figures in parentheses are 95 % intervals. Against the baseline: ▲ better, ▼ worse, "
         "≈ no difference shown.",
+        *_training(summary),
         *_ladders(summary),
         *(_pictures(pictures[1:])),
         "## Data and environment",
         _facts([*facts.data_facts(results), *_environment(summary)]),
         "## How it was measured",
-        "\n".join(f"- {escape(item)}" for item in facts.method_notes(summary)),
+        "\n".join(f"- {escape(item)}" for item in method_notes(summary)),
         *([_fence("\n".join(results.commands))] if results.commands else []),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -42,10 +44,14 @@ def render_markdown(summary: Summary, verdict: Verdict, pictures: Iterable[str])
 def escape(words: str) -> str:
     """Text that Markdown shows as it is; names in backticks stay code."""
     parts = " ".join(words.split()).split("`")
-    return "`".join(
-        part if index % 2 and index < len(parts) - 1 else _escape_part(part)
-        for index, part in enumerate(parts)
-    )
+    if len(parts) % 2 == 0:  # a lone backtick opens no code
+        return "\\`".join(map(_escape_part, parts))
+    return "`".join(part if index % 2 else _escape_part(part) for index, part in enumerate(parts))
+
+
+def code(name: str) -> str:
+    """A name as code, also inside a table; one that holds a backtick as plain text."""
+    return escape(name) if "`" in name else "`" + name.replace("|", "\\|") + "`"
 
 
 def _escape_part(words: str) -> str:
@@ -73,8 +79,7 @@ def _table(table: Table, indices: Sequence[int]) -> str:
 
 
 def _name(row: Row) -> str:
-    code = "`" + row.name.replace("|", "\\|") + "`"
-    return f"**{code}** (baseline)" if row.is_baseline else code
+    return f"**{code(row.name)}** (baseline)" if row.is_baseline else code(row.name)
 
 
 def _cell(cell: Cell | None) -> str:
@@ -87,33 +92,35 @@ def _cell(cell: Cell | None) -> str:
 def _failures(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
-    lines = [f"- `{row.name}`: {escape(row.reason or 'no reason was recorded')}" for row in rows]
+    lines = [
+        f"- {code(row.name)}: {escape(row.reason or 'no reason was recorded')}" for row in rows
+    ]
     return ["Failed:\n\n" + "\n".join(lines)]
 
 
 def _ladders(summary: Summary) -> list[str]:
-    """Every artifact's ladder in one table."""
+    grids = ladder_grids(summary.results)
+    parts = [
+        part
+        for grid in grids
+        for part in (code(grid.name), _words(grid, "step"), *map(escape, grid.remarks))
+    ]
+    return ["## From run to artifact", *parts] if parts else []
+
+
+def _training(summary: Summary) -> list[str]:
+    grid = training_grid(summary.results)
+    return ["## Training", _words(grid, "run")] if grid else []
+
+
+def _words(grid: Grid, first: str) -> str:
+    """A small table; the last column of a failed row stands out."""
     rows = [
-        [escape(name), *_ladder_cells(step)]
-        for name, steps in summary.results.ladders.items()
-        for step in steps
+        [*map(escape, row[:-1]), f"**{escape(row[-1])}**" if failed else escape(row[-1])]
+        for row, failed in zip(grid.rows, grid.failed, strict=True)
     ]
-    if not rows:
-        return []
-    head = ["artifact", "step", "max Δ logit", "flipped", "accuracy, %", "check"]
-    rule = ["---", "---", "---:", "---:", "---:", "---"]
-    return ["## From run to artifact", _grid([head, rule, *rows])]
-
-
-def _ladder_cells(step: LadderStep) -> list[str]:
-    drift, flips, share = step.max_logit_difference, step.flipped, step.accuracy
-    return [
-        escape(step.step),
-        "" if drift is None else text.scientific(drift),
-        "" if flips is None else f"{flips:,}",
-        "" if share is None else text.percent(share),
-        "passed" if step.passed else "**failed**",
-    ]
+    rule = ["---", *["---:"] * len(grid.headings)]
+    return _grid([[first, *grid.headings], rule, *rows])
 
 
 def _grid(lines: Iterable[Sequence[str]]) -> str:
@@ -132,18 +139,9 @@ def _spoken(name: str) -> str:
 
 
 def _environment(summary: Summary) -> facts.Pairs:
-    results = summary.results
-    found = facts.commit(results)
-    commit = found and (found[0] + (" with uncommitted changes" if found[1] else ""))
-    packages = facts.flatten(results.environment.get("packages") or {})
-    pairs = [
-        ("machine", facts.machine(results)),
-        ("measured", facts.when(results)),
-        ("commit", commit or ""),
-        ("python", str(results.environment.get("python") or "")),
-        ("packages", ", ".join(f"{name} {version}" for name, version in packages)),
-    ]
-    return [(label, value) for label, value in pairs if value]
+    packages = facts.flatten(summary.results.environment.get("packages") or {})
+    told = ", ".join(f"{name} {version}" for name, version in packages)
+    return [*facts.environment_facts(summary.results), *([("packages", told)] if told else [])]
 
 
 def _facts(pairs: facts.Pairs) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from finetune.errors import FolderError
 from finetune.files import read_json
@@ -13,6 +13,11 @@ from finetune.files import read_json
 SCHEMA = "kotune.results/1"
 FAULTS_SHOWN = 8
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _either(*names: str) -> Any:
+    """A field that goes by any of ``names`` in the file."""
+    return Field(validation_alias=AliasChoices(*names))
 
 
 class _Record(BaseModel):
@@ -55,6 +60,7 @@ class Variant(_Record):
     status: Literal["ok", "failed"]
     reason: str | None = None
     run: str | None = None
+    device: str = "cpu"
     description: str = ""
     predicted: list[int] = []
     latency: list[LatencyRound] = []
@@ -92,17 +98,29 @@ class CurvePoint(_Record):
 
 
 class LadderStep(_Record):
-    """One stage of an artifact checked against the stage before it."""
+    """One stage of an artifact checked against the stage before it, as its manifest has it."""
 
-    step: str
-    max_logit_difference: float | None = None
+    step: Annotated[str, _either("step", "name")]
+    max_logit_difference: Annotated[
+        float | None, _either("max_logit_difference", "largest_logit_difference")
+    ] = None
     mean_logit_difference: float | None = None
     flipped: int | None = None
-    flipped_over_margin: int | None = None
+    flipped_over_margin: Annotated[
+        int | None, _either("flipped_over_margin", "flipped_above_margin")
+    ] = None
     rows: int | None = None
     accuracy: float | None = None
     f1_macro: float | None = None
-    passed: bool
+    passed: bool = True
+    failure: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _failure_is_not_passed(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("failure"):
+            return {"passed": False, **given}
+        return given
 
 
 class Results(_Record):
@@ -120,6 +138,7 @@ class Results(_Record):
     baseline: str
     settings: dict[str, Any] = {}
     variants: Annotated[list[Variant], Field(min_length=1)]
+    training: dict[str, dict[str, Any]] = {}
     curves: dict[str, list[CurvePoint]] = {}
     ladders: dict[str, list[LadderStep]] = {}
 

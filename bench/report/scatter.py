@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from bench.report import text
 from bench.report.frame import (
@@ -41,24 +42,25 @@ class Spot:
 
 
 def draw_trade_off(summary: Summary, width: float) -> Plot | None:
-    """Accuracy or memory against median latency; None when nothing has both.
+    """Accuracy or memory against median latency; None when fewer than two have both.
 
     Bars are 95 % intervals, area is the size on disk, the stepped line is the Pareto front.
     """
-    kind, value = picture_axis(summary.measured)
-    rows = [row for row in summary.measured if row.p50_ms and value(row) is not None]
-    if not rows:
+    kind, value = picture_axis(summary.contenders)
+    rows = [row for row in summary.contenders if row.p50_ms and value(row) is not None]
+    if len(rows) < 2:
         return None
     shown, strays = split_strays(rows, kind)
     frame = build_frame(shown, kind, width)
     largest = max(row.size_bytes or 0 for row in rows)
     spots = [_spot(row, frame, largest) for row in shown]
+    front = _front_points(spots, frame, len(strays))
     body = "".join(
         [
             draw_axes(frame),
-            _front(spots, frame),
+            _draw_front(front, frame),
             *(_draw_spot(spot) for spot in sorted(spots, key=lambda spot: -spot.radius)),
-            *_names(spots, frame, len(strays)),
+            *_names(spots, frame, _obstacles(spots, front, frame, len(strays))),
             *_draw_strays(strays, spots, frame),
         ]
     )
@@ -77,8 +79,8 @@ def _spot(row: Row, frame: Frame, largest: int) -> Spot:
         x=frame.x(row.p50_ms.value),
         y=frame.y(value),
         radius=max(4.0, widest * share),
-        left=frame.x(left),
-        right=frame.x(right),
+        left=max(frame.x(left), frame.x.start),
+        right=min(frame.x(right), frame.x.end),
         low=frame.y(low),
         high=frame.y(high),
         told=_told(row, frame.kind),
@@ -98,22 +100,29 @@ def _told(row: Row, kind: str) -> str:
     return " · ".join(told)
 
 
-def _front(spots: Sequence[Spot], frame: Frame) -> str:
-    """The Pareto front as steps: nothing measured lies above (or below) and left of it."""
+def _front_points(spots: Sequence[Spot], frame: Frame, strays: int) -> list[tuple[float, float]]:
+    """Corners of the Pareto front: nothing measured lies left of it and above (or below)."""
     front = sorted((spot for spot in spots if spot.row.on_front), key=lambda spot: spot.x)
-    if len(front) < 2:
-        return ""
-    points = [(front[0].x, frame.y.start if frame.kind == "accuracy" else frame.y.end)]
-    points.append((front[0].x, front[0].y))
+    if not front:
+        return []
+    edge = (
+        frame.y.start - STRAY_LINE * strays - (8 if strays else 0)
+        if frame.kind == "accuracy"
+        else frame.y.end
+    )
+    points = [(front[0].x, edge), (front[0].x, front[0].y)]
     for spot in front[1:]:
         points += [(spot.x, points[-1][1]), (spot.x, spot.y)]
-    points.append((frame.x.end, front[-1].y))
-    label = "Pareto front"
-    x = frame.x.end - 2
-    above = frame.kind == "accuracy"
-    return path(points, "front") + write(
-        x, front[-1].y + (-7 if above else 16), label, "front-name", "end"
-    )
+    return [*points, (frame.x.end, front[-1].y)]
+
+
+def _draw_front(points: Sequence[tuple[float, float]], frame: Frame) -> str:
+    if not points:
+        return ""
+    x, y = points[-1]
+    below = frame.kind != "accuracy"
+    name = write(x - 2, y + (16 if below else -7), "Pareto front", "front-name", "end")
+    return path(points, "front") + name
 
 
 def _draw_spot(spot: Spot) -> str:
@@ -144,38 +153,46 @@ def _draw_strays(strays: Sequence[Row], spots: Sequence[Spot], frame: Frame) -> 
     return drawn
 
 
-def _names(spots: Sequence[Spot], frame: Frame, strays: int) -> list[str]:
+def _obstacles(
+    spots: Sequence[Spot], front: Sequence[tuple[float, float]], frame: Frame, strays: int
+) -> list[Box]:
+    """What names must not cover: interval bars, the front and its name, the strays' corner."""
+    boxes = [Box(s.x - 4, s.high, s.x + 4, s.low) for s in spots]
+    boxes += [Box(s.left, s.y - 3, s.right, s.y + 3) for s in spots]
+    for (x1, y1), (x2, y2) in pairwise(front):
+        boxes.append(Box(min(x1, x2) - 1, min(y1, y2) - 1, max(x1, x2) + 1, max(y1, y2) + 1))
+    if front:
+        x, y = front[-1]
+        boxes.append(Box(x - 76, y - 18, x, y + 18))
+    inside = frame.box
+    corner = inside.bottom - 8 - STRAY_LINE * strays
+    return [*boxes, Box(inside.left, corner, inside.right, inside.bottom)]
+
+
+def _names(spots: Sequence[Spot], frame: Frame, obstacles: Sequence[Box]) -> list[str]:
     """The name of every spot, with its figures below where there is room, and leader lines."""
     size = NARROW_NAME_SIZE if frame.narrow else NAME_SIZE
     height = 14.0 if frame.narrow else 30.0
     anchors = [
-        Anchor(spot.x, spot.y, spot.radius + 1, _label_width(spot, frame, size), height)
+        Anchor(spot.x, spot.y, spot.radius + 1, _label_width(spot, frame, size) + 8, height)
         for spot in spots
     ]
-    bars = [Box(s.x - 1, s.high, s.x + 1, s.low) for s in spots]
-    bars += [Box(s.left, s.y - 1, s.right, s.y + 1) for s in spots]
-    corner = frame.box
-    bars.append(
-        Box(corner.left, corner.bottom - 8 - STRAY_LINE * strays, corner.right, corner.bottom)
-    )
-    right = [s for s in spots if s.row.on_front]
-    last = max(right, key=lambda spot: spot.x, default=None)
-    if last is not None and len(right) > 1:
-        bars.append(Box(last.x, last.y - 18, frame.x.end, last.y + 2))
-    drawn = []
-    for spot, anchor, box in zip(
-        spots, anchors, place_labels(anchors, frame.box, bars), strict=True
-    ):
-        ends = leader_line(anchor, box)
-        parts = [line(*ends, "leader")] if ends else []
-        leftwards = box.right < spot.x
-        x, side = (box.right, "end") if leftwards else (box.left, "start")
-        chosen = "name base" if spot.row.is_baseline else "name"
-        parts.append(write(x, box.top + size - 1.5, spot.row.name, chosen, side))
-        if not frame.narrow:
-            parts.append(write(x, box.top + size + 13, spot.told, "told", side))
-        drawn.append(element("g", "".join(parts), class_="label", data_variant=spot.row.name))
-    return drawn
+    boxes = place_labels(anchors, frame.box, obstacles)
+    return [
+        _name(spot, anchor, box, frame, size)
+        for spot, anchor, box in zip(spots, anchors, boxes, strict=True)
+    ]
+
+
+def _name(spot: Spot, anchor: Anchor, box: Box, frame: Frame, size: float) -> str:
+    ends = leader_line(anchor, box)
+    parts = [line(*ends, "leader")] if ends else []
+    x, side = (box.right, "end") if box.right < spot.x else (box.left, "start")
+    class_ = "name base" if spot.row.is_baseline else "name"
+    parts.append(write(x, box.top + size - 1.5, spot.row.name, class_, side))
+    if not frame.narrow:
+        parts.append(write(x, box.top + size + 13, spot.told, "told", side))
+    return element("g", "".join(parts), class_="label", data_variant=spot.row.name)
 
 
 def _label_width(spot: Spot, frame: Frame, size: float) -> float:

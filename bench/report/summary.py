@@ -22,6 +22,7 @@ from bench.statistics import (
 )
 from finetune.metrics import confusion_matrix, f1_interval, f1_scores, wilson_interval
 
+NOISE_SUFFIX = "-again"
 SPEED_WORDS = {"higher": "faster", "lower": "slower", "tie": "tie"}
 
 
@@ -30,8 +31,9 @@ class Row:
     """One variant; shares between 0 and 1, None where a thing was not measured.
 
     ``speedup`` is the baseline's median latency over this one's, ``speed_finding`` one of
-    "faster", "slower", "tie". ``on_front``: no other variant is as good in both axes of the
-    first picture and better in one.
+    "faster", "slower", "tie". ``is_noise_pair``: the baseline measured a second time, whose
+    difference from it is the noise floor; no contender. ``on_front``: no other variant is as
+    good in both axes of the first picture and better in one.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Row:
     failed: bool
     reason: str | None
     is_baseline: bool
+    is_noise_pair: bool = False
     accuracy: Estimate | None = None
     accuracy_unseen: Estimate | None = None
     f1_binary: Estimate | None = None
@@ -84,6 +87,16 @@ class Summary:
         return tuple(row for row in self.rows if not row.failed)
 
     @property
+    def contenders(self) -> tuple[Row, ...]:
+        """The variants that ran and can be chosen: all but the baseline's second time."""
+        return tuple(row for row in self.measured if not row.is_noise_pair)
+
+    @property
+    def noise_pair(self) -> Row | None:
+        """The baseline's second time, where it was measured."""
+        return next((row for row in self.measured if row.is_noise_pair), None)
+
+    @property
     def failed(self) -> tuple[Row, ...]:
         """The variants that did not."""
         return tuple(row for row in self.rows if row.failed)
@@ -112,17 +125,23 @@ def _describe(variant: Variant, results: Results) -> Row:
         method=variant.method,
         runtime=variant.runtime,
         precision=variant.precision,
-        description=variant.description,
+        description=" · ".join(filter(None, [_device(variant), variant.description])),
         run=variant.run,
         failed=failed,
         reason=variant.reason,
         is_baseline=variant.name == results.baseline,
+        is_noise_pair=variant.name == results.baseline + NOISE_SUFFIX,
     )
     if failed:
         return row
     return replace(
         row, **_accuracy_figures(variant, results), **_speed_figures(variant), **_sizes(variant)
     )
+
+
+def _device(variant: Variant) -> str:
+    """Where it ran, if not on the CPU as everything does."""
+    return "" if variant.device == "cpu" else variant.device.upper()
 
 
 def _accuracy_figures(variant: Variant, results: Results) -> dict[str, Estimate | None]:
@@ -198,7 +217,9 @@ def _compare_accuracies(rows: list[Row], results: Results) -> list[Row]:
     predicted = {
         variant.name: np.array(variant.predicted)
         for variant in results.variants
-        if variant.predicted and variant.status == "ok"
+        if variant.predicted
+        and variant.status == "ok"
+        and variant.name != results.baseline + NOISE_SUFFIX
     }
     if results.baseline not in predicted:
         return rows
@@ -207,17 +228,32 @@ def _compare_accuracies(rows: list[Row], results: Results) -> list[Row]:
 
 
 def _compare_speeds(rows: list[Row]) -> list[Row]:
+    """Speed-ups over the baseline; what its second measurement differs by is called a tie."""
     base = next((row.latency_samples for row in rows if row.is_baseline), None)
     if base is None:
         return rows
+    ratios = {
+        row.name: median_ratio(base, row.latency_samples)
+        for row in rows
+        if row.latency_samples is not None and not row.is_baseline
+    }
+    pair = next((ratios.get(row.name) for row in rows if row.is_noise_pair), None)
+    floor = noise_floor(pair)
+    return [
+        replace(
+            row,
+            speedup=ratio,
+            speed_finding=SPEED_WORDS[ratio_finding(ratio, floor)],
+        )
+        if (ratio := ratios.get(row.name))
+        else row
+        for row in rows
+    ]
 
-    def compared(row: Row) -> Row:
-        if row.is_baseline or row.latency_samples is None:
-            return row
-        ratio = median_ratio(base, row.latency_samples)
-        return replace(row, speedup=ratio, speed_finding=SPEED_WORDS[ratio_finding(ratio)])
 
-    return [compared(row) for row in rows]
+def noise_floor(pair: Estimate | None) -> float:
+    """The relative difference that the same variant shows from itself; 0 when not measured."""
+    return float(np.expm1(abs(np.log(pair.value)))) if pair else 0.0
 
 
 def picture_axis(rows: Sequence[Row]) -> tuple[str, Callable[[Row], float | None]]:
@@ -234,7 +270,7 @@ def _mark_front(rows: list[Row]) -> list[Row]:
     points = {
         row.name: (row.latency.p50_ms, sign * height)
         for row in rows
-        if row.latency and (height := value(row)) is not None
+        if row.latency and not row.is_noise_pair and (height := value(row)) is not None
     }
 
     def dominated(name: str) -> bool:

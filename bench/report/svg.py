@@ -144,12 +144,13 @@ def _round_step(raw: float) -> float:
 
 
 def _log_ticks(scale: Scale, wanted: float) -> list[float]:
-    """1-2-5 decades, or 1-3, or decades alone, by the room there is; linear for a narrow span."""
-    decades = range(math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high)) + 1)
+    """1-2-5 decades, 1-3, decades, or every n-th by the room; linear for a narrow span."""
+    first, last = math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high))
+    every = max(1, math.ceil((last - first) / wanted))
     for factors in ((1, 2, 5), (1, 3), (1,)):
         ticks = [
             tick
-            for decade in decades
+            for decade in range(first, last + 1, every if factors == (1,) else 1)
             for factor in factors
             if scale.low <= (tick := factor * 10.0**decade) <= scale.high
         ]

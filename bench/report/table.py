@@ -140,8 +140,8 @@ def _size(row: Row) -> Cell | None:
 def _load(row: Row) -> Cell | None:
     if row.load_s is None:
         return None
-    first = f"then {text.milliseconds(row.first_call_ms)} ms" if row.first_call_ms else ""
-    return Cell(text.significant(row.load_s), row.load_s, first, title="load, then the first call")
+    first = f"first call {text.milliseconds(row.first_call_ms)} ms" if row.first_call_ms else ""
+    return Cell(text.significant(row.load_s), row.load_s, title=first)
 
 
 def _trainable(row: Row) -> Cell | None:
@@ -194,7 +194,7 @@ COLUMNS = (
         "vram", "Footprint", "VRAM", "MB", "Peak memory of the GPU", "low",
         _plain(lambda row: row.peak_vram_bytes, text.megabytes),
     ),
-    Column("load_s", "Footprint", "Load", "s", "Load time, then the first call", "low", _load),
+    Column("load_s", "Footprint", "Load", "s", "Time to load, before the first call", "low", _load),
     Column(
         "trainable", "Training", "Trained", "%", "Share of the parameters that were trained", "low",
         _trainable,

@@ -73,12 +73,12 @@ def p_value(p: float) -> str:
 
 
 def scientific(value: float) -> str:
-    """Small differences: 4.1e-06 as 4.1 × 10⁻⁶, 0.412 as it is."""
+    """Small differences: 4.1e-06 as 4.1×10⁻⁶, 0.412 as it is."""
     if value == 0 or abs(value) >= 0.01:
         return significant(value)
     mantissa, exponent = f"{value:.1e}".split("e")
     raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{mantissa} × 10{raised}"
+    return f"{mantissa}×10{raised}"
 
 
 def plural(count: int, noun: str, ending: str = "s") -> str:

@@ -4,7 +4,8 @@ Names of variants stand in backticks. The verdict is the fastest variant whose a
 surely within MARGIN of the baseline's (on 50,000 rows a loss of a tenth of a point is significant
 and still may be worth a fourfold speed, so it is named with its price rather than ruled out), or
 not shown to be below it (McNemar, Holm-adjusted) and observed to be less than CAUTION below (on
-60 rows hardly any loss is significant).
+60 rows hardly any loss is significant). Of those that tie with it on speed, the one that keeps
+most accuracy is chosen.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.report import text
-from bench.report.summary import Row, Summary
+from bench.report.summary import Row, Summary, noise_floor
 from bench.statistics import Estimate, median_ratio, ratio_finding
 
 MARGIN = 0.005
@@ -41,7 +42,7 @@ class Verdict:
 
 def reach_verdict(summary: Summary) -> Verdict:
     """The verdict on a summary; says so when there is nothing to choose."""
-    measured, base = summary.measured, summary.baseline
+    measured, base = summary.contenders, summary.baseline
     failures = _failures(summary)
     if not measured:
         return Verdict("No variant finished.", failures, None, ())
@@ -53,11 +54,15 @@ def reach_verdict(summary: Summary) -> Verdict:
     timed = [row for row in measured if row.latency]
     if base.latency is None or len(timed) < 2:
         return Verdict(_most_accurate(measured, summary), failures, None, ())
-    chosen = min((row for row in timed if _acceptable(row)), key=_p50)
+    group = _fastest(timed, summary)
+    chosen = max(group, key=_kept)
+    if chosen.speed_finding != "faster" and not _gains(chosen):
+        chosen = base
     details = (
+        _speed(chosen, base),
         _loss(chosen, summary),
         _lossless(chosen, timed),
-        _speed_ties(chosen, timed),
+        _speed_ties(chosen, group),
         _faster_but_worse(chosen, timed),
     )
     return Verdict(
@@ -82,16 +87,45 @@ def _acceptable(row: Row) -> bool:
     return unshown or pair.interval[0] >= -MARGIN
 
 
+def _fastest(timed: list[Row], summary: Summary) -> list[Row]:
+    """The fastest acceptable row, and the acceptable ones that tie with it on speed.
+
+    A row that is not shown to be faster than the baseline is no tie of one that is.
+    """
+    acceptable = [row for row in timed if _acceptable(row)]
+    first = min(acceptable, key=_p50)
+    floor = noise_floor(summary.noise_pair.speedup if summary.noise_pair else None)
+    faster = first.speed_finding == "faster"
+    alike = [row for row in acceptable if (row.speed_finding == "faster") == faster]
+    return [row for row in alike if row is first or _ties(row, first, floor)]
+
+
+def _ties(row: Row, first: Row, floor: float) -> bool:
+    """Whether two rows' speeds cannot be told apart."""
+    assert row.latency_samples is not None
+    assert first.latency_samples is not None
+    return ratio_finding(median_ratio(row.latency_samples, first.latency_samples), floor) == "tie"
+
+
+def _kept(row: Row) -> tuple[int, float, float]:
+    """How much accuracy a row keeps, then how fast it is."""
+    lossless = row.comparison is None or row.comparison.finding != "worse"
+    return int(lossless), row.accuracy.value if row.accuracy else 0.0, -_p50(row)
+
+
+def _gains(row: Row) -> bool:
+    return row.comparison is not None and row.comparison.finding == "better"
+
+
 def _headline(chosen: Row, base: Row) -> str:
     if chosen is base or chosen.speedup is None:
-        return f"Nothing is faster than `{base.name}` at its accuracy."
-    spans = (
-        f"p50 {text.milliseconds(_p50(chosen))} ms instead of {text.milliseconds(_p50(base))} ms"
-    )
+        return f"Nothing is measurably faster than `{base.name}` at its accuracy."
+    price = _price(chosen)
     if chosen.speed_finding != "faster":
-        return f"Nothing is measurably faster than `{base.name}` at its accuracy ({spans})."
+        gain = price.removeprefix(" and")
+        return f"`{chosen.name}`{gain} over `{base.name}` and is not measurably faster."
     gain = text.times(chosen.speedup.value)
-    return f"`{chosen.name}` is {gain} times as fast as `{base.name}`{_price(chosen)}."
+    return f"`{chosen.name}` is {gain} times as fast as `{base.name}`{price}."
 
 
 def _price(chosen: Row) -> str:
@@ -109,6 +143,18 @@ def _price(chosen: Row) -> str:
     if pair.interval[1] < 0:
         return f", with perhaps {moved} less accuracy"
     return f", with no loss of accuracy that {text.plural(pair.rows, 'row')} could show"
+
+
+def _speed(chosen: Row, base: Row) -> str:
+    """Both medians and the interval of their ratio; empty for the baseline itself."""
+    if chosen.speedup is None:
+        return ""
+    own, other = text.milliseconds(_p50(chosen)), text.milliseconds(_p50(base))
+    medians = f"p50 is {own} ms instead of {other} ms"
+    if chosen.speedup.low is None or chosen.speedup.high is None:
+        return f"{medians}."
+    ends = f"{text.times(chosen.speedup.low)} to {text.times(chosen.speedup.high)}"
+    return f"{medians}: {text.times(chosen.speedup.value)} times as fast, 95 % interval {ends}."
 
 
 def _loss(chosen: Row, summary: Summary) -> str:
@@ -149,24 +195,14 @@ def _lossless(chosen: Row, timed: list[Row]) -> str:
     if fastest is None or fastest.speed_finding != "faster" or fastest.speedup is None:
         return "Nothing faster than the baseline is without a measurable loss."
     gain = text.times(fastest.speedup.value)
-    return f"Without a measurable loss the fastest is `{fastest.name}`, {gain} times the baseline."
+    return f"Without a measurable loss the fastest is `{fastest.name}`, {gain} times as fast."
 
 
-def _speed_ties(chosen: Row, timed: list[Row]) -> str:
-    """Acceptable rows whose speed cannot be told from the chosen one's."""
-    assert chosen.latency_samples is not None
-    tied = [
-        f"`{row.name}`"
-        for row in timed
-        if row is not chosen
-        and _acceptable(row)
-        and row.latency_samples is not None
-        and ratio_finding(median_ratio(row.latency_samples, chosen.latency_samples)) == "tie"
-    ]
+def _speed_ties(chosen: Row, group: list[Row]) -> str:
+    tied = [f"`{row.name}`" for row in group if row is not chosen]
     if not tied:
         return ""
-    verb = "ties" if len(tied) == 1 else "tie"
-    return f"{text.listed(tied)} {verb} with it on speed."
+    return f"{text.listed(tied)} {'ties' if len(tied) == 1 else 'tie'} with it on speed."
 
 
 def _faster_but_worse(chosen: Row, timed: list[Row]) -> str:

@@ -105,8 +105,12 @@ def test_klue_large_has_its_published_size() -> None:
 
     base = resolve_base("klue/roberta-large", random_weights=True)
     skeleton = _skeleton(_config(base, ["a", "b"]))
+    wide, ffn = 1024, 4096
+    embeddings = (32_000 + 514 + 1) * wide + 2 * wide
+    attention = 4 * (wide * wide + wide) + 2 * wide
+    feed_forward = (wide * ffn + ffn) + (ffn * wide + wide) + 2 * wide
     encoder = sum(value.numel() for value in skeleton.roberta.parameters())
-    assert encoder == 335_607_808  # 32000 x 1024 + 514 x 1024 + 1024 + 2048 + 24 layers
+    assert encoder == embeddings + 24 * (attention + feed_forward) == 335_606_784
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""Train and export in a process that gives its memory back: run by ``bench/suite.py``.
+
+One process does both for a recipe, so that the libraries are imported once. The job comes as one
+JSON line on standard input; when that pipe ends, the suite is gone and so is this process.
+"""
+
+from __future__ import annotations
+
+import _thread
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.stages import Record, export_key, finetune_key, finish, read_record
+from finetune.console import run_app, say
+from finetune.errors import GateError
+from finetune.recipe import FinetuneRecipe
+
+
+def run_stages(job: dict[str, Any]) -> None:
+    """Train unless that is done, then export where asked; each stage leaves its record.
+
+    A crossed export gate is recorded, told and raised as GateError.
+    """
+    recipe = FinetuneRecipe.model_validate(job["recipe"])
+    run = train(recipe)
+    if job["artifact"] is not None:
+        export(recipe, run, Path(job["artifact"]))
+
+
+def train(recipe: FinetuneRecipe) -> Record:
+    """The finished run, trained now or before."""
+    target, key = Path(recipe.folder), finetune_key(recipe)
+    done = read_record("finetune", target)
+    if done is not None and done.key == key:
+        return done
+    from finetune.training import finetune
+
+    began = time.perf_counter()
+    finetune(recipe, overwrite=True, report=_report)
+    return finish("finetune", key, target, target, time.perf_counter() - began)
+
+
+def export(recipe: FinetuneRecipe, run: Record, target: Path) -> Record:
+    """The artifact of a finished run; raises GateError after recording the failure."""
+    from export.artifact import export_run
+    from export.artifact_folder import failed_target
+
+    key = export_key(run, recipe)
+    settings = recipe.export.model_dump(mode="json")
+    overrides = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+    began = time.perf_counter()
+    try:
+        artifact = export_run(run.folder, target, overrides=overrides, report=_report)
+    except GateError as fault:
+        seconds = time.perf_counter() - began
+        finish("export", key, target, failed_target(target), seconds, failure=str(fault))
+        raise
+    return finish("export", key, target, artifact.folder, time.perf_counter() - began)
+
+
+def main() -> None:
+    """Read the job, watch the pipe, run; exit code 0, 1 (a gate failed) or 2 (wrong input)."""
+    job = json.loads(sys.stdin.readline())
+    sys.argv = job["argv"]  # what provenance records as the command
+    threading.Thread(target=_leave_with_suite, daemon=True).start()
+    run_app(lambda: run_stages(job))
+
+
+def _leave_with_suite() -> None:
+    while os.read(0, 4096):
+        pass
+    _thread.interrupt_main()
+
+
+def _report(line: str) -> None:
+    from rich.markup import escape
+
+    say(f"  {escape(line)}")
+
+
+if __name__ == "__main__":
+    main()

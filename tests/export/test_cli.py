@@ -1,0 +1,168 @@
+"""kotune export, predict, verify: what is printed and with which exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from finetune.models import load_trained
+from finetune.run_folder import open_run
+
+TEXTS = ["최고 감동 명작 추천 영화", "최악 졸작 실망 별로 영화"]
+
+
+@pytest.fixture
+def kotune(monkeypatch, capsys):
+    """Run the command line in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
+        import kotune
+
+        monkeypatch.setattr(sys, "argv", ["kotune", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            kotune.main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def test_export_prints_the_ladder_and_the_folder(kotune, make_run, tmp_path):
+    code, out, _ = kotune(
+        "export",
+        make_run("lora", "roberta"),
+        "--output",
+        tmp_path / "artifact",
+        "export.max_accuracy_drop=1",
+        "check_rows=20",
+    )
+    assert code == 0
+    assert "accuracy" in out and "on 20 rows" in out and "onnx-int8" in out
+    assert "int8" in out.splitlines()[-1]
+    assert kotune("verify", tmp_path / "artifact")[:2] == (
+        0,
+        "artifact roberta-lora: 8 files unchanged, export checks passed\n",
+    )
+
+
+def test_a_crossed_gate_is_exit_code_1(kotune, make_run, tmp_path):
+    code, out, err = kotune(
+        "export",
+        make_run("lora", "roberta"),
+        "--output",
+        tmp_path / "artifact",
+        "export.max_logit_difference=1e-12",
+    )
+    assert code == 1
+    assert "FAILED" in out
+    assert "onnx-fp32" in err and "artifact.failed" in err and "Traceback" not in err
+    assert (tmp_path / "artifact.failed" / "onnx" / "model_quantized.onnx").is_file()
+    assert not (tmp_path / "artifact").exists()
+    code, _, err = kotune("predict", tmp_path / "artifact.failed", "최고")
+    assert code == 2
+    assert "failed its export checks" in err
+
+
+def test_predict_with_a_run_and_its_artifact(kotune, make_run, make_artifact):
+    for folder in (make_run("lora", "roberta"), make_artifact("lora", "roberta")):
+        code, out, _ = kotune("predict", folder, *TEXTS)
+        assert code == 0
+        rows = [line.split("\t") for line in out.splitlines()]
+        assert [row[0] for row in rows] == ["긍정", "부정"]
+        assert [row[2] for row in rows] == TEXTS
+        assert all(0.5 < float(row[1]) <= 1 for row in rows)
+
+
+def test_predict_from_file_and_standard_input_as_json(kotune, make_artifact, tmp_path):
+    folder = make_artifact("lora", "roberta")
+    file = tmp_path / "texts.txt"
+    file.write_bytes("\ufeff".encode() + "\r\n".join(TEXTS).encode() + b"\r\n")
+    from_file = kotune("predict", folder, "--file", file, "--json")
+    from_stdin = kotune("predict", folder, "--json", stdin="\n".join(TEXTS).encode())
+    assert from_file == from_stdin
+    answers = [json.loads(line) for line in from_file[1].splitlines()]
+    assert [answer["text"] for answer in answers] == TEXTS
+    assert answers[0]["label"] == "긍정"
+    assert set(answers[0]["scores"]) == {"부정", "긍정"}
+    assert sum(answers[0]["scores"].values()) == pytest.approx(1, abs=1e-5)
+    assert answers[0]["score"] == max(answers[0]["scores"].values())
+
+
+def test_verify_names_the_changed_file(kotune, make_artifact, tmp_path):
+    folder = shutil.copytree(make_artifact("lora", "roberta"), tmp_path / "copy")
+    with (folder / "tokenizer.json").open("ab") as stream:
+        stream.write(b" ")
+    code, _, err = kotune("verify", folder)
+    assert code == 2
+    assert "tokenizer.json was changed" in err
+
+
+def test_verify_takes_a_run_too(kotune, make_run):
+    code, out, _ = kotune("verify", make_run("lora", "roberta"))
+    assert code == 0
+    assert "files unchanged" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("export", "nowhere"), "does not exist"),
+        (("predict", "nowhere", "text"), "no such folder"),
+        (("predict", ".", "text"), "neither a run nor an artifact"),
+        (("verify", "nowhere"), "does not exist"),
+        (("predict", "{artifact}", "text", "--precision", "int3"), "no int3 file"),
+        (("predict", "{artifact}", "--file", "nowhere.txt"), "cannot be read"),
+        (("predict", "{artifact}", "text", "--file", "nowhere.txt"), "not both"),
+        (("predict", "{run}", "text", "--precision", "int8"), "no precisions"),
+        (("export", "{artifact}"), "artifact folder"),
+        (("export", "{run}", "check_row=3"), "did you mean `check_rows`"),
+    ],
+)
+def test_wrong_input_is_exit_code_2(kotune, make_run, make_artifact, arguments, message):
+    folders = {"run": make_run("lora", "roberta"), "artifact": make_artifact("lora", "roberta")}
+    code, _, err = kotune(*(argument.format(**folders) for argument in arguments))
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("영화".encode("cp949"), "not UTF-8"), (b"", "no text")]
+)
+def test_unreadable_input_is_told(kotune, make_artifact, content, message):
+    code, _, err = kotune("predict", make_artifact("lora", "roberta"), stdin=content)
+    assert code == 2
+    assert message in err
+
+
+def test_help_and_prediction_on_an_artifact_do_not_import_torch(make_artifact):
+    code = (
+        "import sys, kotune\n"
+        "sys.argv = ['kotune', *sys.argv[1:]]\n"
+        "try:\n    kotune.main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = [name for name in ('torch', 'transformers') if name in sys.modules]\n"
+        "print(heavy, file=sys.stderr)"
+    )
+    folder = str(make_artifact("lora", "roberta"))
+    for arguments in (["--help"], ["export", "--help"], ["predict", folder, "최고"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+        )
+        assert done.stderr.strip() == "[]", arguments
+
+
+@pytest.mark.parametrize("command", ["export", "predict"])
+def test_a_run_with_pickled_weights_only_is_not_read(kotune, make_run, tmp_path, command):
+    folder = shutil.copytree(make_run("full", "bert"), tmp_path / "run")
+    (folder / "model" / "model.safetensors").rename(folder / "model" / "pytorch_model.bin")
+    code, _, err = kotune(command, folder, *(["text"] if command == "predict" else []))
+    assert code == 2
+    assert "model.safetensors" in err
+    with pytest.raises(OSError, match="safetensors"):  # not even where hashes are not checked
+        load_trained(open_run(folder, verify=False))

@@ -1,0 +1,154 @@
+"""The torch-free runtime: order, batches, precisions, refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from export.runtime import ArtifactError, OnnxClassifier, plan_batches
+from finetune.run_folder import logits_of, open_run, read_predictions, read_rows
+
+FORBIDDEN = ("torch", "transformers", "pandas", "optimum", "onnx", "finetune")
+
+
+@pytest.fixture(scope="module")
+def validation(make_run):
+    run = open_run(make_run("lora", "roberta"))
+    texts = read_rows(run, "validation")["text"].tolist()
+    return texts, logits_of(read_predictions(run, "validation"))
+
+
+def test_importing_and_predicting_needs_three_packages(make_artifact, tmp_path):
+    import export.runtime
+
+    script = shutil.copy(export.runtime.__file__, tmp_path / "alone.py")  # as one shipped file
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import alone;"
+        "print(alone.OnnxClassifier(sys.argv[2])('정말 최고 영화')[0]['label']);"
+        f"print([name for name in {FORBIDDEN} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(script.parent), str(make_artifact("lora", "roberta"))],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    label, loaded = done.stdout.splitlines()
+    assert label in ("부정", "긍정")
+    assert loaded == "[]"
+
+
+def test_export_runtime_does_not_import_torch():
+    code = (
+        "import sys, export.runtime;"
+        "print([name for name in ('torch', 'transformers', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 64, 100_000])
+def test_fp32_answers_in_input_order_whatever_the_batch(make_artifact, validation, batch_tokens):
+    texts, stored = validation
+    classifier = OnnxClassifier(make_artifact("lora", "roberta"), "fp32")
+    logits = classifier.logits(texts, batch_tokens=batch_tokens)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, stored, atol=1e-4)
+    backwards = classifier.logits(texts[::-1], batch_tokens=batch_tokens)
+    np.testing.assert_allclose(backwards[::-1], logits, atol=1e-4)
+
+
+def test_windows_keep_the_order(make_artifact, validation, monkeypatch):
+    texts, stored = validation
+    monkeypatch.setattr("export.runtime.WINDOW_TEXTS", 7)
+    classifier = OnnxClassifier(make_artifact("lora", "roberta"), "fp32")
+    np.testing.assert_allclose(classifier.logits(texts), stored, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert"])
+def test_int8_is_the_default_and_close(make_artifact, make_run, kind):
+    folder = make_artifact("lora", kind)
+    classifier = OnnxClassifier(folder)
+    assert classifier.precision == "int8"
+    texts = read_rows(open_run(make_run("lora", kind)), "validation")["text"].tolist()
+    exact = OnnxClassifier(folder, "fp32").logits(texts)
+    agree = classifier.logits(texts).argmax(axis=1) == exact.argmax(axis=1)
+    assert agree.mean() > 0.9
+
+
+def test_predictions_name_the_labels_of_the_folder(make_artifact):
+    classifier = OnnxClassifier(make_artifact("lora", "roberta"), "fp32", threads=1)
+    one, two = classifier(["최고 감동 명작 추천 영화", "최악 졸작 실망 별로 영화"])
+    assert (one["label"], two["label"]) == ("긍정", "부정")
+    assert 0.5 < one["score"] <= 1
+    assert classifier("최고 감동 명작 추천 영화")[0]["label"] == "긍정"  # a string is one text
+    assert classifier([]) == []
+    assert len(classifier(["", "a" * 5000])) == 2  # nothing, and more than max_length
+
+
+def test_long_texts_are_cut_where_training_cut_them(make_artifact):
+    folder = make_artifact("lora", "roberta")
+    classifier = OnnxClassifier(folder, "fp32")
+    words = ["최고"] * 200
+    assert np.array_equal(
+        classifier.logits([" ".join(words)]), classifier.logits([" ".join(words[:100])])
+    )
+
+
+def test_batches_cover_every_row_once_within_the_budget():
+    lengths = np.random.default_rng(0).integers(1, 90, size=500).tolist()
+    batches = list(plan_batches(lengths, 256))
+    assert sorted(np.concatenate(batches)) == list(range(500))
+    assert all(len(rows) * max(lengths[row] for row in rows) <= 256 for rows in batches)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "fp16"}, "no fp16 file.*fp32, int8"),
+        ({"provider": "tpu"}, "'tpu' is unknown.*cpu, cuda"),
+        ({"provider": "cuda", "precision": "int8"}, "runs on the CPU only"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(make_artifact, options, message):
+    with pytest.raises(ArtifactError, match=message):
+        OnnxClassifier(make_artifact("lora", "roberta"), **options)
+
+
+def test_a_missing_provider_is_an_error(make_artifact, monkeypatch):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ArtifactError, match="no CUDAExecutionProvider; pip install"):
+        OnnxClassifier(make_artifact("lora", "roberta"), provider="cuda")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "onnx/model_quantized.onnx"])
+def test_a_changed_byte_is_refused(make_artifact, tmp_path, name):
+    folder = shutil.copytree(make_artifact("lora", "roberta"), tmp_path / "copy")
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match=f"{name} was changed"):
+        OnnxClassifier(folder)
+
+
+def test_a_failed_artifact_is_refused_unless_asked_for(make_artifact, tmp_path):
+    folder = shutil.copytree(make_artifact("lora", "roberta"), tmp_path / "copy")
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "failed"}))
+    with pytest.raises(ArtifactError, match="failed its export checks"):
+        OnnxClassifier(folder)
+    assert OnnxClassifier(folder, allow_failed=True)("최고")
+
+
+@pytest.mark.parametrize("content", [None, "not json", '{"schema": "kotune.run/1"}', "[]"])
+def test_a_folder_that_is_no_artifact_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"manifest\.json"):
+        OnnxClassifier(tmp_path)
