@@ -145,6 +145,8 @@ def _train_and_write(
         trainer.train()
         training_time_s = time.perf_counter() - began
     peak_training_bytes = _peak_memory_bytes()
+    # accelerate leaves autocast wrapped around forward: what follows is measured in fp32
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     _save_model(model, job, folder)
     metrics = _predict_splits(job, model, folder, report)
     metrics["history"] = training_history(trainer.state)

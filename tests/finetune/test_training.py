@@ -35,6 +35,23 @@ def test_the_head_survives_save_and_reload(make_run, method: str, kind: str) -> 
     assert np.ptp(stored) > 0.01  # a head that says the same of everything would pass too
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_stored_is_fp32_after_training_in_bf16(make_run, tmp_path: Path, method) -> None:
+    recipe = open_run(make_run(method, "roberta")).recipe
+    training = recipe.training.model_copy(update={"precision": "bf16", "max_steps": 3})
+    recipe = recipe.model_copy(update={"training": training, "output": str(tmp_path / "run")})
+    run = open_run(finetune(recipe, report=lambda line: None))
+    assert (run.info["precision"], run.info["evaluation_precision"]) == ("bf16", "fp32")
+    rows = read_rows(run, "validation")
+    logits = predict_logits(
+        load_trained(run),
+        load_tokenizer(run.folder / "model"),
+        rows["text"].tolist(),
+        max_length=run.max_length,
+    )
+    np.testing.assert_allclose(logits, logits_of(read_predictions(run, "validation")), atol=1e-5)
+
+
 def test_a_lost_head_would_be_noticed(make_run) -> None:
     run = open_run(make_run("lora", "roberta"))
     model = load_trained(run)
