@@ -62,11 +62,17 @@ def finetune_model(
     overwrite: Annotated[bool, typer.Option(help="Replace a finished run.")] = False,
 ) -> None:
     """Fine-tune a model as RECIPE says; writes a run folder."""
+    from finetune.base import resolve_base
     from finetune.recipe import FinetuneRecipe
     from finetune.recipe_files import dump_recipe, load_recipe
 
     resolved = load_recipe(FinetuneRecipe, recipe, overrides or ())
     typer.echo(dump_recipe(resolved))
+    resolve_base(  # before PyTorch is loaded, so that a wrong model is told at once
+        resolved.model.source,
+        resolved.model.revision,
+        random_weights=resolved.model.random_weights,
+    )
     from finetune.training import finetune
 
     finetune(resolved, overwrite=overwrite, report=tell)
