@@ -15,7 +15,9 @@ from finetune.errors import ModelError
 from finetune.files import sha256_file
 from finetune.recipe_files import expand_path
 
-TINY = Path(__file__).parent / "assets" / "tiny"
+ASSETS = Path(__file__).parent / "assets"
+TINY = ASSETS / "tiny"
+TOKENIZER = ASSETS / "tokenizer"
 STAGE_FILES = {"run.json": "a run folder", "manifest.json": "an artifact folder"}
 
 # The exact published sizes (config.json of each model on the hub), for random weights.
@@ -61,7 +63,11 @@ def resolve_base(
             source, str(folder), None, True, random_weights, seed, weights_sha256=digest
         )
     if source == "tiny":
-        raise ModelError("the embedded model is not in this installation", received=str(folder))
+        raise ModelError(
+            "the embedded model is not in this installation",
+            received=source,
+            next_step="kotune pretrain configs/pretrain/tiny.yaml makes one",
+        )
     if folder.exists() or source.startswith((".", "/", "~", "$")) or source.count("/") > 1:
         raise ModelError(
             "model.source is neither a model folder nor a hub id",

@@ -56,8 +56,8 @@ def resolve_hub_model(repo_id: str, revision: str | None, key: str) -> tuple[str
     raise ModelError(
         f"{repo_id} is not a local folder, not in the cache, and the hub does not answer",
         received=f"{key}={repo_id}",
-        allowed="a folder, a cached or reachable hub id, or tiny",
-        next_step=f"{key}=tiny for the embedded model, or a downloaded folder",
+        allowed="a folder, or a cached or reachable hub id",
+        next_step=f"{key}=FOLDER with the downloaded model",
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from finetune.base import KLUE, TINY, BaseModel, resolve_base
+from finetune.base import KLUE, TOKENIZER, BaseModel, resolve_base
 from finetune.errors import ModelError
 from finetune.four_bit import keep_4bit_exact, nf4_config, quantize_in_memory
 
@@ -50,7 +50,7 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTraine
 def load_base_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to ``base``."""
     if base.random_weights and base.location in KLUE:
-        return load_tokenizer(TINY)
+        return load_tokenizer(TOKENIZER)
     return load_tokenizer(base.location, base.revision)
 
 

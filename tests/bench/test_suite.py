@@ -215,7 +215,7 @@ def test_two_recipes_may_not_share_a_run_folder(write_suite) -> None:
 
 def test_a_recipe_is_not_a_suite() -> None:
     with pytest.raises(RecipeError, match="kotune finetune"):
-        load_suite("finetune/tiny-lora", [])
+        load_suite("finetune/demo-lora", [])
 
 
 @pytest.mark.parametrize(
