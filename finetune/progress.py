@@ -81,9 +81,12 @@ class ProgressReport(TrainerCallback):
 
 
 class EvaluateLastStep(TrainerCallback):
-    """Evaluate and save after the last step too, wherever the evaluation steps fall."""
+    """Evaluate and save after the last step too, wherever the evaluation steps fall.
+
+    By epochs Trainer does so by itself.
+    """
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask for both once the schedule is at its end."""
-        if state.global_step >= state.max_steps:
+        if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
