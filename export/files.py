@@ -15,3 +15,18 @@ def model_bytes(path: Path) -> int:
 def external_data_needed(path: Path) -> bool:
     """Whether an ONNX model's weights do not fit into one protobuf file."""
     return model_bytes(path) > PROTOBUF_LIMIT_BYTES
+
+
+def store_as_one_file(path: Path) -> None:
+    """Take an ONNX model's external data into the file itself, where protobuf can hold it.
+
+    transformers.js and Optimum look for one file first.
+    """
+    import onnx
+
+    beside = [part for part in path.parent.glob(f"{path.name}*") if part != path]
+    if not beside or external_data_needed(path):
+        return
+    onnx.save_model(onnx.load(str(path)), str(path))
+    for part in beside:
+        part.unlink()

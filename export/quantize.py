@@ -11,7 +11,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.files import external_data_needed
+from export.files import external_data_needed, store_as_one_file
 from export.quiet import quiet_libraries
 from finetune.errors import ModelError
 
@@ -84,6 +84,7 @@ def quantize_dynamic(
             use_external_data_format=external_data_needed(source),
             extra_options={"DefaultTensorType": 1},  # float; shapes end at a fused operator
         )
+    store_as_one_file(target)
     integer, left = verify_quantized(target, head_modules)
     return Quantization(chosen, integer, left)
 

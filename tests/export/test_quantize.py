@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 
@@ -63,6 +64,45 @@ def test_every_matrix_of_the_encoder_is_int8(make_artifact, kind):
     assert count["Attention"] == 0
     int8 = [name for name, value in initializers(path).items() if value.dtype == np.int8]
     assert len([name for name in int8 if name.endswith("_quantized")]) == 2 * 4
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert"])
+def test_weights_left_on_disk_change_neither_the_fused_nor_the_int8_graph(
+    make_artifact, tmp_path, monkeypatch, kind
+):
+    source = make_artifact("lora", kind) / "onnx" / "model.onnx"
+    for name, large_bytes in (("memory", 2**30), ("disk", 2**10)):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr("export.optimize.LARGE_BYTES", large_bytes)
+        fused = tmp_path / name / "fused.onnx"
+        assert fuse_graph(source, fused, heads=4, hidden_size=64) == 2
+        quantize_dynamic(fused, tmp_path / name / "int8.onnx", head_modules=HEAD)
+    assert (tmp_path / "disk" / "fused.onnx_data").is_file()
+    assert not (tmp_path / "disk" / "int8.onnx_data").exists()
+    for file in ("fused.onnx", "int8.onnx"):
+        assert logits_of(tmp_path / "disk" / file) == logits_of(tmp_path / "memory" / file)
+
+
+def logits_of(path) -> list[list[float]]:
+    session = onnxruntime.InferenceSession(str(path))
+    ids = np.arange(5, 45, dtype=np.int64).reshape(2, 20)
+    mask = np.ones_like(ids)
+    mask[1, 12:] = 0
+    feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    names = [node.name for node in session.get_inputs()]
+    return session.run(["logits"], {name: feed[name] for name in names})[0].tolist()
+
+
+def test_external_data_is_taken_in_where_one_file_can_hold_it(fused):
+    from export.files import store_as_one_file
+
+    expected = logits_of(fused)
+    onnx.save_model(
+        onnx.load(str(fused)), str(fused), save_as_external_data=True, location="fused.onnx_data"
+    )
+    store_as_one_file(fused)
+    assert not fused.with_name("fused.onnx_data").exists()
+    assert logits_of(fused) == expected
 
 
 def test_quantising_the_head_is_noticed(fused, tmp_path):
