@@ -36,6 +36,7 @@ from finetune.provenance import collect_provenance
 Report = Callable[[str], None]
 LOAD_LIMIT = 0.5  # load average per core above which the machine is said to be busy
 RANDOM_WEIGHTS = "Base models have random weights: speed and memory only, no accuracy is claimed."
+FROM_SCRATCH = "Trained from random weights, without pretraining: "
 
 
 def run_benchmark(
@@ -123,8 +124,9 @@ def describe_benchmark(
     environment["command"] = plain_command(environment["command"])
     runs = [one.run for one in contenders if one.run is not None]
     notes = [settings.note] if settings.note else []
-    if any(run.base.get("random_weights") for run in runs):
-        notes.append(RANDOM_WEIGHTS)
+    scratch = [run.name for run in runs if run.base.get("random_weights")]
+    if scratch:
+        notes.append(FROM_SCRATCH + ", ".join(scratch) if rows.accuracy else RANDOM_WEIGHTS)
     return {
         "name": name,
         "created": environment["created"],

@@ -42,7 +42,7 @@ class TestRows:
 def choose_test_rows(contenders: Sequence[Contender], settings: BenchSection) -> TestRows:
     """Draw the rows with ``settings.seed``; FolderError where the runs were tested on others.
 
-    No accuracy is claimed where it was not asked for or a base model has random weights.
+    Where a base model has random weights, accuracy is claimed only if ``settings`` asks for it.
     """
     runs = [one.run for one in contenders if one.run is not None]
     if not runs:
@@ -63,7 +63,7 @@ def choose_test_rows(contenders: Sequence[Contender], settings: BenchSection) ->
         positions=positions,
         latency=choose_rows(len(texts), settings.latency_rows, settings.seed + 1),
         throughput=choose_rows(len(texts), settings.throughput_rows, settings.seed + 2),
-        accuracy=settings.accuracy and not random_weights,
+        accuracy=not random_weights if settings.accuracy is None else settings.accuracy,
     )
 
 

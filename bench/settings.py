@@ -24,7 +24,7 @@ class BenchSection(Section):
     throughput_rounds: Count = 3  # of each process's rounds
     throughput_batch_size: Count = 32
     test_rows: Count | None = None  # None: all; a number: that many, drawn with `seed`
-    accuracy: bool = True  # false where weights are random: the report claims no accuracy
+    accuracy: bool | None = None  # None: unless a base has random weights; true: then too
     warmup_s: Annotated[float, Field(gt=0)] = 10.0  # at most; it ends when calls are stable
     time_budget_s: Annotated[float, Field(gt=0)] | None = None  # of the rounds; one always runs
     call_timeout_s: Annotated[float, Field(gt=0)] = 3600.0  # a worker silent for longer failed
