@@ -74,7 +74,7 @@ def run_benchmark(
             report=report,
         )
         checkpoint = checkpoint_for(output, contenders, variants, settings)
-        plan = make_plan(prepared, rows, settings, threads, checkpoint, report)
+        plan = make_plan(prepared, rows, settings, threads, checkpoint, report, baseline)
         ready = [one.variant for one in prepared if one.reason is None]
         progress = measure_variants(ready, plan)
     entries = [
@@ -85,6 +85,7 @@ def run_benchmark(
         **describe_benchmark(name or output.name, contenders, rows, settings),
         "baseline": baseline,
         "settings": describe_settings(settings, threads, rows, progress),
+        "load": progress.load,
         "variants": entries,
     }
     add_gpus(content["environment"], progress)
@@ -103,6 +104,7 @@ def make_plan(
     threads: int,
     checkpoint: Checkpoint,
     report: Report,
+    baseline: str,
 ) -> Plan:
     """Sizes for the memory plan, and the predictions that runs have stored already."""
     stored: dict[str, list[int]] = {}
@@ -113,7 +115,7 @@ def make_plan(
             if found is not None:
                 stored[variant.name] = found
     sizes = {one.variant.name: one.size_bytes or 0 for one in prepared}
-    return Plan(settings, threads, rows, sizes, stored, checkpoint, report)
+    return Plan(settings, threads, rows, sizes, stored, checkpoint, report, baseline)
 
 
 def describe_benchmark(
@@ -153,8 +155,10 @@ def describe_settings(
         "threads": threads,
         "latency_rows": len(rows.latency),
         "throughput_rows": len(rows.throughput),
+        "processes_planned": settings.processes,
+        "processes": len(progress.blocks),
         "rewarm_calls": REWARM_CALLS,
-        "scenarios": ["single-stream", "offline"],
+        "scenarios": ["single-stream", "offline", *(["server"] if settings.server else [])],
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "memory_blocks": progress.blocks if split else None,
         "sittings": progress.sittings,

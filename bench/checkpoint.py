@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.settings import BenchSection
+from bench.settings import UNMEASURED, BenchSection
 from bench.variants import Contender, Variant
 from finetune.errors import KotuneError
 from finetune.files import read_json, sha256_file, write_json
 from finetune.provenance import package_version
 
-SCHEMA = "kotune.partial/1"
+SCHEMA = "kotune.partial/2"
 
 
 @dataclass
@@ -33,16 +33,21 @@ class Measurement:
     warm_up: list[dict[str, Any]] = field(default_factory=list)
     peak_memory_bytes: list[int] = field(default_factory=list)
     peak_vram_bytes: list[int] = field(default_factory=list)
+    device_bytes: list[int] = field(default_factory=list)
+    grid: list[dict[str, Any]] = field(default_factory=list)
+    server: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Progress:
     """All measurements so far; ``blocks`` has an entry for each finished process, which says
-    what shared the machine. ``sittings`` counts the times the benchmark was begun."""
+    what shared the machine. ``load`` has an entry for each round: what other programs took.
+    ``sittings`` counts the times the benchmark was begun."""
 
     variants: dict[str, Measurement]
     blocks: list[list[list[str]]] = field(default_factory=list)
+    load: list[dict[str, Any]] = field(default_factory=list)
     sittings: int = 1
 
 
@@ -63,7 +68,7 @@ class Checkpoint:
         if content["key"] != self.key or set(content["variants"]) != set(names):
             return fresh
         measured = {name: Measurement(**content["variants"][name]) for name in names}
-        return Progress(measured, content["blocks"], content["sittings"] + 1)
+        return Progress(measured, content["blocks"], content["load"], content["sittings"] + 1)
 
     def save(self, progress: Progress) -> None:
         """Store it whole."""
@@ -87,7 +92,7 @@ def checkpoint_for(
         "kotune": package_version("kotune"),
         "inputs": [sha256_file(path) for path in markers],
         "variants": [one.name for one in variants],
-        "section": section.model_dump(mode="json"),
+        "section": section.model_dump(mode="json", exclude=UNMEASURED),
     }
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Checkpoint(output.with_name(f".{output.name}.partial.json"), key)

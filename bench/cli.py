@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.report.command import Where, report_command, tell_selection
 from finetune.console import say
 from finetune.errors import RecipeError
 
@@ -23,11 +25,12 @@ Fresh = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add this stage's commands to the front door."""
-    from bench.report.command import report_command
+    from bench.compare_command import compare_command
 
     app.command("run")(run_command)
     app.command("bench")(bench_command)
     app.command("report")(report_command)
+    app.command("compare")(compare_command)
 
 
 def run_command(suite: str, overrides: Overrides = None, fresh: Fresh = False) -> None:
@@ -43,10 +46,15 @@ def bench_command(
     output: Annotated[
         Path | None, typer.Option("--output", help="report folder; reports/NAME by default")
     ] = None,
+    where: Where = None,
 ) -> None:
     """Measure and compare: accuracy, latency, throughput, size and memory of every variant."""
     folders, overrides = split_arguments(what)
-    if len(folders) == 1 and not Path(folders[0]).is_dir():
+    is_suite = len(folders) == 1 and not Path(folders[0]).is_dir()
+    if where is not None:
+        key = "bench.where" if is_suite else "where"
+        overrides = [*overrides, f"{key}={json.dumps(where)}"]
+    if is_suite:
         if output is not None:
             overrides = [*overrides, f"output={output}"]
         _run_suite(folders[0], overrides, measure_again=True)
@@ -57,7 +65,7 @@ def bench_command(
     settings = folder_settings(overrides)
     target = output or Path("reports") / "-".join(Path(folder).name for folder in folders)
     page = run_benchmark(folders, settings, target, report=_report)
-    say(f"[bold]{page}[/]")
+    _tell_page(page, settings.where)
 
 
 def split_arguments(words: list[str]) -> tuple[list[str], list[str]]:
@@ -113,7 +121,14 @@ def _run_suite(
     suite, beside = load_suite(name, overrides)
     typer.echo(dump_recipe(suite))
     page = run_suite(suite, beside=beside, fresh=fresh, measure_again=measure_again, report=_report)
+    _tell_page(page, suite.bench.where)
+
+
+def _tell_page(page: Path, where: str | None) -> None:
+    """Where the report is, and which variant satisfies the conditions, if there are any."""
     say(f"[bold]{page}[/]")
+    if where is not None:
+        tell_selection(page.parent, where)
 
 
 def _end_cleanly() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from bench.checkpoint import Measurement
 from bench.prepare import Prepared
 from bench.variants import Contender
 from finetune.files import write_text
-from finetune.run_folder import read_document
+from finetune.run_folder import Run, read_document
 
 SCHEMA = "kotune.results/1"
 TRAINING_KEYS = (
@@ -41,6 +42,7 @@ def describe_variant(prepared: Prepared, measured: Measurement) -> dict[str, Any
         "status": "failed" if reason else "ok",
         "reason": reason,
         "run": variant.source.name if variant.source else None,
+        **_recipe_of(variant.source.run if variant.source else None),
         "description": variant.description,
         "predicted": measured.predicted,
         "predicted_from": measured.predicted_from,
@@ -51,11 +53,23 @@ def describe_variant(prepared: Prepared, measured: Measurement) -> dict[str, Any
         "warm_up": measured.warm_up,
         "peak_memory_bytes": measured.peak_memory_bytes,
         "peak_vram_bytes": measured.peak_vram_bytes,
+        "device_bytes": measured.device_bytes,
+        "grid": measured.grid,
+        "server": measured.server,
         "size_bytes": prepared.size_bytes,
         "adapter_bytes": prepared.adapter_bytes,
         "parameters": prepared.parameters,
         "training_time_s": prepared.training_time_s,
     }
+
+
+def _recipe_of(run: Run | None) -> dict[str, Any]:
+    """The seed, and a hash of the recipe without it: runs that share it differ in the seed."""
+    if run is None:
+        return {"recipe": None, "seed": None}
+    content = run.recipe.model_dump(mode="json", exclude={"seed", "name", "output", "export"})
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return {"recipe": digest[:16], "seed": run.recipe.seed}
 
 
 def training_facts(contenders: Sequence[Contender]) -> dict[str, dict[str, Any]]:

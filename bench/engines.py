@@ -7,7 +7,9 @@ CUDA, synchronisation are inside what is timed, for all runtimes alike.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,33 +17,58 @@ from typing import Any
 
 import numpy as np
 
+from bench.cuda_engines import (
+    BoundSession,
+    compile_model,
+    fix_tf32,
+    set_torch_precision,
+    torch_dtype,
+)
+
+SPIN_S = 0.0005
 LIBRARIES = {
     "pytorch": ("finetune.models", "finetune.run_folder", "transformers"),
     "merged": ("finetune.models", "transformers"),
+    "compiled": ("finetune.models", "transformers"),
     "pipeline": ("torch", "transformers"),
     "onnx": ("export.runtime",),
     "sklearn": ("bench.baselines", "sklearn.linear_model", "sklearn.feature_extraction.text"),
 }
+TORCH_RUNTIMES = ("pytorch", "merged", "compiled", "pipeline")
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A loaded variant. ``classify`` one text, ``classify_many`` in batches of a given size."""
+    """A loaded variant. ``classify`` one text, ``classify_many`` in batches of a given size.
+
+    ``classify_batch`` answers all texts in one padded batch; None where ``classify_many`` does.
+    ``count_tokens`` counts those of a text as the model gets it; None where there are none.
+    """
 
     classify: Callable[[str], int]
     classify_many: Callable[[Sequence[str], int], list[int]]
     peak_vram_bytes: Callable[[], int | None] = lambda: None
     facts: dict[str, Any] = field(default_factory=dict)  # what was found on loading, for the report
+    classify_batch: Callable[[Sequence[str]], list[int]] | None = None
+    count_tokens: Callable[[str], int] | None = None
+
+    def in_one_batch(self, texts: Sequence[str]) -> list[int]:
+        """Class ids of all ``texts``, computed together."""
+        if self.classify_batch is not None:
+            return self.classify_batch(texts)
+        return self.classify_many(texts, len(texts))
 
 
 def import_libraries(variant: dict[str, Any], threads: int) -> None:
     """Import what the variant will need, so that load time is loading; fix torch's threads."""
+    fix_tf32(variant["precision"], variant["device"])
     for name in LIBRARIES[variant["runtime"]]:
         importlib.import_module(name)
-    if variant["runtime"] in ("pytorch", "merged", "pipeline"):
+    if variant["runtime"] in TORCH_RUNTIMES:
         import torch
 
         torch.set_num_threads(threads)
+        set_torch_precision(variant["precision"])
         _import_architecture(variant)
 
 
@@ -64,6 +91,7 @@ def load_engine(variant: dict[str, Any], threads: int) -> Engine:
     loaders = {
         "pytorch": _load_pytorch,
         "merged": _load_merged,
+        "compiled": _load_merged,
         "pipeline": _load_pipeline,
         "onnx": _load_onnx,
         "sklearn": _load_sklearn,
@@ -72,30 +100,30 @@ def load_engine(variant: dict[str, Any], threads: int) -> Engine:
 
 
 def _load_pytorch(variant: dict[str, Any], threads: int) -> Engine:
-    import torch
-
     from finetune.models import load_tokenizer, load_trained
     from finetune.run_folder import open_run
 
     run = open_run(variant["folder"], verify=False)
-    dtype = torch.bfloat16 if variant["precision"] == "bf16" else torch.float32
+    dtype = torch_dtype(variant["precision"])
     model = load_trained(run, device=variant["device"], dtype=dtype)
     return _torch_engine(model, load_tokenizer(run.folder / "model"), variant)
 
 
 def _load_merged(variant: dict[str, Any], threads: int) -> Engine:
     """A merged checkpoint that ``prepare`` wrote: weights in one file, as one would deploy it."""
-    import torch
     from transformers import AutoModelForSequenceClassification
 
     from finetune.models import load_tokenizer
 
-    dtype = torch.bfloat16 if variant["precision"] == "bf16" else torch.float32
+    dtype = torch_dtype(variant["precision"])
     model = AutoModelForSequenceClassification.from_pretrained(
         variant["folder"], dtype=dtype, use_safetensors=True, local_files_only=True
     )
     tokenizer = load_tokenizer(variant["folder"])
-    return _torch_engine(model.to(variant["device"]).eval(), tokenizer, variant)
+    model = model.to(variant["device"]).eval()
+    if variant["runtime"] == "compiled":
+        model = compile_model(model)
+    return _torch_engine(model, tokenizer, variant)
 
 
 def _torch_engine(model: Any, tokenizer: Any, variant: dict[str, Any]) -> Engine:
@@ -122,7 +150,18 @@ def _torch_engine(model: Any, tokenizer: Any, variant: dict[str, Any]) -> Engine
         )
         return logits.argmax(axis=1).tolist()
 
-    return Engine(classify, classify_many, lambda: _peak_vram(device), _torch_facts(device))
+    return Engine(
+        classify,
+        classify_many,
+        lambda: _peak_vram(device),
+        _torch_facts(device),
+        count_tokens=_token_counter(tokenizer, max_length),
+    )
+
+
+def _token_counter(tokenizer: Any, max_length: int) -> Callable[[str], int]:
+    """Tokens of a text as the model gets it, specials included."""
+    return lambda text: len(tokenizer(text, truncation=True, max_length=max_length)["input_ids"])
 
 
 def _load_pipeline(variant: dict[str, Any], threads: int) -> Engine:
@@ -140,7 +179,13 @@ def _load_pipeline(variant: dict[str, Any], threads: int) -> Engine:
         answers = pipe(list(texts), batch_size=batch_size, truncation=True, max_length=max_length)
         return [int(ids[answer["label"]]) for answer in answers]
 
-    return Engine(classify, classify_many, lambda: _peak_vram(device), _torch_facts(device))
+    return Engine(
+        classify,
+        classify_many,
+        lambda: _peak_vram(device),
+        _torch_facts(device),
+        count_tokens=_token_counter(pipe.tokenizer, max_length),
+    )
 
 
 def _load_onnx(variant: dict[str, Any], threads: int) -> Engine:
@@ -154,6 +199,8 @@ def _load_onnx(variant: dict[str, Any], threads: int) -> Engine:
         verify=False,  # the benchmark has done so before it started its workers
         allow_failed=True,  # measured all the same; the report says that it failed
     )
+    if variant["device"].startswith("cuda"):
+        classifier._session = BoundSession(classifier._session, variant["device"])
 
     def classify(text: str) -> int:
         return int(classifier.logits([text])[0].argmax())
@@ -161,7 +208,14 @@ def _load_onnx(variant: dict[str, Any], threads: int) -> Engine:
     def classify_many(texts: Sequence[str], batch_size: int) -> list[int]:
         return classifier.logits(texts).argmax(axis=1).tolist()  # it plans batches by tokens
 
-    return Engine(classify, classify_many)
+    def classify_batch(texts: Sequence[str]) -> list[int]:
+        whole = len(texts) * classifier.manifest["max_length"]
+        return classifier.logits(texts, batch_tokens=whole).argmax(axis=1).tolist()
+
+    def count_tokens(text: str) -> int:
+        return len(classifier._tokenizer.encode(text))
+
+    return Engine(classify, classify_many, classify_batch=classify_batch, count_tokens=count_tokens)
 
 
 def _load_sklearn(variant: dict[str, Any], threads: int) -> Engine:
@@ -177,6 +231,24 @@ def _load_sklearn(variant: dict[str, Any], threads: int) -> Engine:
         return np.concatenate(parts).tolist()
 
     return Engine(lambda text: int(model.predict([text])[0]), classify_many)
+
+
+def slow_down(engine: Engine, variant: dict[str, Any]) -> Engine:
+    """The engine with every single call longer by the variant's ``slowdown``, a share."""
+    share = variant.get("slowdown", 0.0)
+    if not share:
+        return engine
+
+    def classify(text: str) -> int:
+        began = time.perf_counter()
+        found = engine.classify(text)
+        end = time.perf_counter() + share * (time.perf_counter() - began)
+        time.sleep(max(0.0, end - time.perf_counter() - SPIN_S))
+        while time.perf_counter() < end:  # sleeping overshoots by more than the effect
+            pass
+        return found
+
+    return dataclasses.replace(engine, classify=classify)
 
 
 def _peak_vram(device: str) -> int | None:

@@ -110,8 +110,10 @@ def weights_bytes(folder: Path) -> int:
 
 def _recipe_of(variant: Variant, contenders: Sequence[Contender]) -> tuple[str, Path] | None:
     """The worker command and the run that make a variant's folder; None where it has one."""
-    if variant.runtime == "merged":
+    if variant.runtime in ("merged", "compiled"):
         return "merge", variant.source.run.folder
+    if variant.runtime == "onnx" and variant.precision not in variant.source.artifact.precisions:
+        return "half", variant.source.artifact.folder
     if variant.runtime == "sklearn":
         return "fit_tfidf", next(one.run.folder for one in contenders if one.run is not None)
     return None

@@ -109,6 +109,6 @@ def _common_rows(runs: Sequence[Run]) -> pd.DataFrame:
             raise FolderError(
                 "the runs were tested on different rows",
                 received=f"{runs[0].folder}: {len(first)} rows; {run.folder}: {len(rows)} rows",
-                next_step="train them on the same data with the same seed",
+                next_step="train them on the same data; for several seeds, data.seed=42 in all",
             )
     return first

@@ -106,20 +106,27 @@ def median_interval(samples: Samples, *, seed: int = 0, confidence: float = CONF
 
 
 def median_ratio(
-    numerator: Samples, denominator: Samples, *, seed: int = 0, confidence: float = CONFIDENCE
+    numerator: Samples,
+    denominator: Samples,
+    *,
+    together: bool = True,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
 ) -> Estimate:
     """Ratio of two medians with its bootstrap interval.
 
     Where both were measured in the same processes and rounds, and there are PAIRED_FROM units
-    or more, they are resampled together: drift of the machine hits both and cancels. Otherwise
-    each is resampled by itself, with Welch and Satterthwaite's degrees of freedom.
+    or more, they are resampled together: drift of the machine hits both and cancels. Otherwise,
+    or where they were not measured ``together`` (two benchmarks), each is resampled by itself,
+    with Welch and Satterthwaite's degrees of freedom.
     """
     ratio = float(np.median(numerator.values) / np.median(denominator.values))
     above, below = _units(numerator), _units(denominator)
     counts = int(above.max()) + 1, int(below.max()) + 1
     if min(counts) < 2:
         return Estimate(ratio, None, None)
-    paired = counts[0] == counts[1] >= PAIRED_FROM and _same_schedule(numerator, denominator)
+    paired = together and counts[0] == counts[1] >= PAIRED_FROM
+    paired = paired and _same_schedule(numerator, denominator)
     picks = _draw_units(counts[0], seed)
     top = np.log(_resampled_medians(numerator.values, above, picks))
     others = picks if paired else _draw_units(counts[1], seed + 1)
@@ -133,6 +140,29 @@ def median_ratio(
     spread = float((variance**2 / freedom).sum())
     degrees = float(variance.sum()) ** 2 / spread if spread > 0 else float(freedom.sum())
     return _log_interval(ratio, float(np.hypot(*errors)), degrees, confidence)
+
+
+def half_width(ratio: Estimate) -> float:
+    """Half the width of a ratio's interval, relative to the ratio; infinite without interval."""
+    if ratio.low is None or ratio.high is None:
+        return float("inf")
+    return (ratio.high - ratio.low) / (2 * ratio.value)
+
+
+def ratio_of_ratios(numerator: Estimate, denominator: Estimate) -> Estimate:
+    """One ratio over another that was measured apart from it.
+
+    The interval adds the squared half-widths of the logarithms (MOVER: Zou and Donner 2008).
+    """
+    value = numerator.value / denominator.value
+    ends = numerator.low, numerator.high, denominator.low, denominator.high
+    if None in ends:
+        return Estimate(value, None, None)
+    top, bottom = (
+        np.abs(np.log([one.low, one.high]) - np.log(one.value)) for one in (numerator, denominator)
+    )
+    down, up = np.hypot(top[0], bottom[1]), np.hypot(top[1], bottom[0])
+    return Estimate(value, float(value * np.exp(-down)), float(value * np.exp(up)))
 
 
 def ratio_finding(ratio: Estimate, noise_floor: float = 0.0) -> str:

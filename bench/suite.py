@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench.benchmark import check_target, run_benchmark
 from bench.driver import package_environment
+from bench.settings import UNMEASURED
 from bench.stages import (
     Record,
     adopt_run,
@@ -172,12 +173,12 @@ def benchmark_stage(
     """Measure unless nothing has changed; the path of report.html."""
     from bench.report.writing import write_report
 
-    key = bench_key(list(inputs), suite.bench.model_dump(mode="json"))
+    section = suite.bench.model_dump(mode="json", exclude=UNMEASURED)
+    key = bench_key(list(inputs), section)
     done = read_record("bench", suite.folder)
     if done is not None and done.key == key and not measure_again:
         report(f"bench unchanged since {done.folder} was made; not run again")
-        page = suite.folder / "report.html"
-        return page if page.is_file() else write_report(suite.folder)
+        return write_report(suite.folder, where=suite.bench.where)
     report("bench")
     began = time.perf_counter()
     folders = [one.folder for one in inputs]

@@ -54,10 +54,10 @@ def warm_up(classify: Callable[[str], int], texts: Sequence[str], limit_s: float
         previous = median
 
 
-def round_orders(names: Sequence[str], rounds: int, seed: Sequence[int]) -> Iterator[list[str]]:
-    """A random order of all ``names`` for each round; the same for the same seed."""
+def round_orders(names: Sequence[str], seed: Sequence[int]) -> Iterator[list[str]]:
+    """A random order of all ``names`` for each round, without end; the same for the same seed."""
     generator = np.random.default_rng(list(seed))
-    for _ in range(rounds):
+    while True:
         yield [names[index] for index in generator.permutation(len(names))]
 
 

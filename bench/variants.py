@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.cuda_variants import cuda_choices, onnx_precisions
 from export.artifact_folder import MANIFEST, Artifact, failed_target, open_artifact
 from finetune.errors import FolderError, RecipeError
 from finetune.files import sha256_file
@@ -22,8 +23,14 @@ DESCRIPTIONS = {
     "pytorch": "PyTorch, as trained",
     "pipeline": "transformers.pipeline with its defaults",
     "merged": "PyTorch, adapter merged into the weights",
+    "compiled": "PyTorch, merged, torch.compile",
     "onnx": "tokenizers + ONNX Runtime",
     "sklearn": "character n-gram TF-IDF + logistic regression on the same training rows",
+}
+CONVERTED = {
+    "bf16": ", weights converted to bfloat16",
+    "fp16": ", weights converted to float16",
+    "tf32": ", products in TF32",
 }
 AS_TRAINED = {"lora": ", adapter unmerged", "qlora": ", adapter unmerged on the 4-bit base"}
 
@@ -63,6 +70,8 @@ class Variant:
     source: Contender | None
     description: str
     device: str = "cpu"
+    is_noise_pair: bool = False
+    slowdown: float = 0.0  # of every call, for the proof that differences are found
 
     @property
     def as_trained(self) -> bool:
@@ -78,6 +87,7 @@ class Variant:
             "precision": self.precision,
             "folder": str(self.folder),
             "device": self.device,
+            "slowdown": self.slowdown,
             "max_length": self.source.run.max_length if self.source and self.source.run else None,
         }
 
@@ -118,14 +128,15 @@ def list_variants(
         if contender.run is not None:
             chosen = [("pytorch", "nf4" if contender.method == "qlora" else "fp32")]
             chosen += [("merged", "fp32")] if contender.method != "full" else []
+            chosen += cuda_choices(contender.method) if device == "cuda" else []
             default += [_pytorch(contender, prefix, *one, device) for one in chosen]
             half = "pytorch" if contender.method == "full" else "merged"
-            if cpu_has_bf16() or device == "cuda":
+            if cpu_has_bf16() and device == "cpu":
                 optional.append(_pytorch(contender, prefix, half, "bf16", device))
         if contender.artifact is not None:
             default += [
                 _onnx(contender, prefix, precision, device)
-                for precision in contender.artifact.precisions
+                for precision in onnx_precisions(contender.artifact.precisions, device)
             ]
     pipe = next((one for one in default if one.runtime == "pytorch" and one.method == "full"), None)
     if pipe is not None:
@@ -187,7 +198,8 @@ def noise_pair(variants: Sequence[Variant], baseline: str) -> list[Variant]:
     """The same variants with the baseline a second time: any difference of the two is noise."""
     again = next(one for one in variants if one.name == baseline)
     text = f"{again.description}; the baseline again, for the noise floor"
-    pair = dataclasses.replace(again, name=f"{baseline}-again", description=text)
+    name = f"{baseline}-again"
+    pair = dataclasses.replace(again, name=name, description=text, is_noise_pair=True)
     place = list(variants).index(again) + 1
     return [*variants[:place], pair, *variants[place:]]
 
@@ -205,13 +217,13 @@ def _pytorch(
         precision=precision,
         folder=contender.run.folder if runtime == "pytorch" else None,
         source=contender,
-        description=text + (", weights converted to bfloat16" if precision == "bf16" else ""),
+        description=text + CONVERTED.get(precision, ""),
         device=device,
     )
 
 
 def _onnx(contender: Contender, prefix: str, precision: str, device: str) -> Variant:
-    text = DESCRIPTIONS["onnx"] + (", dynamic int8" if precision == "int8" else "")
+    text = DESCRIPTIONS["onnx"] + {"int8": ", dynamic int8", "fp16": ", float16"}.get(precision, "")
     if contender.artifact.status == "failed":
         text += "; its export checks FAILED"
     return Variant(

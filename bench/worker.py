@@ -9,16 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import itertools
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from bench.engines import Engine, import_libraries, load_engine
+import numpy as np
+
+from bench.energy import EnergyMeter, rapl_domains
+from bench.engines import Engine, import_libraries, load_engine, slow_down
+from bench.gpu import Gpu, open_gpu
+from bench.grid import batch_of_length, time_batch
 from bench.scenarios import offline, single_stream
+from bench.server import WallClock, highest_rate, poisson_arrivals, serve_arrivals
 from bench.timing import REWARM_CALLS, peak_memory_bytes, round_sample, warm_up
 
 Message = dict[str, Any]
@@ -33,6 +41,10 @@ class Worker:
         self.engine: Engine | None = None
         self.latency_texts: list[str] = []
         self.throughput_texts: list[str] = []
+        self.gpu: Gpu | None = None
+        self.meter = EnergyMeter([])
+        self.device_bytes_before = 0
+        self.device_bytes_grown: int | None = None
 
     def prepare(self, message: Message) -> Message:
         """Import the variant's libraries and take the reviews; nothing is loaded yet."""
@@ -44,8 +56,11 @@ class Worker:
 
     def load(self, message: Message) -> Message:
         """Load from disk, then the first review: seconds and milliseconds."""
+        self.gpu = open_gpu(self.variant["device"])
+        self.meter = EnergyMeter(rapl_domains(), self.gpu)
+        self.device_bytes_before = self.gpu.used_bytes() if self.gpu else 0
         began = time.perf_counter()
-        self.engine = load_engine(self.variant, self.threads)
+        self.engine = slow_down(load_engine(self.variant, self.threads), self.variant)
         load_s = time.perf_counter() - began
         first = single_stream(self.engine.classify, self.latency_texts[:1])
         return {
@@ -57,6 +72,8 @@ class Worker:
     def warm_up(self, message: Message) -> Message:
         """Single reviews until their time is stable."""
         ended = warm_up(self.engine.classify, self.latency_texts, message["limit_s"])
+        if self.gpu:
+            self.device_bytes_grown = self.gpu.used_bytes() - self.device_bytes_before
         return dataclasses.asdict(ended)
 
     def latency(self, message: Message) -> Message:
@@ -64,8 +81,11 @@ class Worker:
         gc.collect()
         for text in self.latency_texts[:REWARM_CALLS]:
             self.engine.classify(text)
+        self.meter.start()
         samples = single_stream(self.engine.classify, self.latency_texts)
-        return {"samples_ms": [round_sample(value) for value in samples]}
+        energy = {name: round_sample(value) for name, value in self.meter.stop().items()}
+        told = {"energy_j": energy} if energy else {}
+        return {"samples_ms": [round_sample(value) for value in samples], **told}
 
     def throughput(self, message: Message) -> Message:
         """One offline pass over the throughput reviews."""
@@ -76,9 +96,53 @@ class Worker:
         return {"rows": len(predicted), "seconds": round_sample(seconds), "predicted": predicted}
 
     def memory(self, message: Message) -> Message:
-        """Peak memory until now, of the process and of the GPU."""
-        vram = self.engine.peak_vram_bytes()
-        return {"peak_memory_bytes": peak_memory_bytes(), "peak_vram_bytes": vram}
+        """Peak memory until now: of the process, of PyTorch's allocator, on the device by NVML.
+
+        Where NVML knows this process by another id, what the device had more in use after
+        warming up than before loading stands for it.
+        """
+        own = self.gpu.process_bytes(os.getpid()) if self.gpu else None
+        return {
+            "peak_memory_bytes": peak_memory_bytes(),
+            "peak_vram_bytes": self.engine.peak_vram_bytes(),
+            "device_bytes": self.device_bytes_grown if own is None else own,
+        }
+
+    def grid(self, message: Message) -> Message:
+        """Milliseconds per batch for every batch size and length that this model takes."""
+        if self.engine.count_tokens is None:
+            return {"cells": []}
+        cells = []
+        for batch, length in itertools.product(message["batches"], message["lengths"]):
+            texts = batch_of_length(self.engine.count_tokens, self.latency_texts, batch, length)
+            if texts is not None:
+                samples = time_batch(self.engine.in_one_batch, texts)
+                rounded = [round_sample(value) for value in samples]
+                cells.append({"batch": batch, "length": length, "samples_ms": rounded})
+        return {"cells": cells}
+
+    def server(self, message: Message) -> Message:
+        """The highest rate of Poisson arrivals whose p99 holds the bound."""
+        texts, max_batch = self.latency_texts, message["max_batch"]
+
+        def answer(queries: list[int]) -> None:
+            chosen = [texts[query % len(texts)] for query in queries]
+            if len(chosen) == 1:
+                self.engine.classify(chosen[0])
+            else:
+                self.engine.in_one_batch(chosen)
+
+        def try_rate(rate_per_s: float, trial: int) -> np.ndarray:
+            arrivals = poisson_arrivals(rate_per_s, message["queries"], (message["seed"], trial))
+            return serve_arrivals(arrivals, answer, max_batch, WallClock())
+
+        first = 1e3 / statistics.median(single_stream(self.engine.classify, texts))
+        found = highest_rate(try_rate, message["bound_ms"] / 1e3, first / 2)
+        return {
+            "max_batch": max_batch,
+            "bound_ms": message["bound_ms"],
+            **dataclasses.asdict(found),
+        }
 
     def predict(self, message: Message) -> Message:
         """Class ids of given texts, in bulk."""
@@ -97,6 +161,12 @@ class Worker:
 
         return write_merged(Path(message["run"]), Path(message["target"]))
 
+    def half(self, message: Message) -> Message:
+        """Write an artifact's graph in float16 to a folder."""
+        from bench.half import write_half
+
+        return write_half(Path(message["run"]), Path(message["target"]))
+
     def fit_tfidf(self, message: Message) -> Message:
         """Fit and write the classical baseline."""
         from bench.prepare import write_tfidf
@@ -114,8 +184,11 @@ COMMANDS: dict[str, Callable[[Worker, Message], Message]] = {
         "throughput",
         "memory",
         "predict",
+        "grid",
+        "server",
         "modules",
         "merge",
+        "half",
         "fit_tfidf",
     )
 }

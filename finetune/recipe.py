@@ -46,6 +46,7 @@ class DataSection(Section):
     take: Literal["random", "first"] = "random"
     validation_size: Share | Count = 0.25
     test_size: Share | Count | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None  # of the splits; None: the recipe's seed
 
     @field_validator("labels", mode="before")
     @classmethod

@@ -7,13 +7,35 @@ from typing import Annotated
 
 import typer
 
-from finetune.console import say
+from finetune.console import say, tell
+from finetune.errors import GateError
+
+Where = Annotated[
+    str | None,
+    typer.Option("--where", help='conditions: "accuracy_drop<=0.2pt, p95_ms<=20, size_mb<=150"'),
+]
 
 
 def report_command(
     folder: Annotated[Path, typer.Argument(help="a report folder: it holds results.json")],
+    where: Where = None,
 ) -> None:
-    """Make report.html, report.md and results.csv again from results.json alone."""
+    """Make the report again from results.json alone; --where names the best variant under it."""
     from bench.report.writing import write_report
 
-    say(f"{write_report(folder)}")
+    say(f"{write_report(folder, where=where)}")
+    if where is not None:
+        tell_selection(folder, where)
+
+
+def tell_selection(folder: Path, where: str) -> None:
+    """Print which variant satisfies the conditions and why others do not; GateError for none."""
+    from bench.report.results import read_results
+    from bench.report.selection import select_variant
+    from bench.report.summary import summarise
+
+    found = select_variant(summarise(read_results(folder)), where)
+    for sentence in (found.headline, *found.sentences):
+        tell(sentence.replace("`", ""))
+    if found.chosen is None:
+        raise GateError("no variant satisfies the conditions", received=where)

@@ -12,8 +12,11 @@ from markupsafe import Markup, escape
 
 from bench.report import facts, text
 from bench.report.grids import ladder_grids, training_grid
+from bench.report.load import is_disturbed
 from bench.report.notes import method_notes
 from bench.report.plots import PLOTS, draw
+from bench.report.scenario_grids import seeds_grid, server_grid
+from bench.report.selection import Selection
 from bench.report.summary import Summary, picture_axis
 from bench.report.svg import colour_of
 from bench.report.table import Cell, Column, Table, build_table
@@ -22,7 +25,7 @@ from bench.report.verdict import Verdict
 WIDTHS = {"wide": 1200.0, "medium": 720.0, "narrow": 358.0}  # px; report.css picks one
 
 
-def render_html(summary: Summary, verdict: Verdict) -> str:
+def render_html(summary: Summary, verdict: Verdict, selection: Selection | None = None) -> str:
     """The page as text; the same summary gives the same text."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -35,7 +38,9 @@ def render_html(summary: Summary, verdict: Verdict) -> str:
     style = "".join(asset(f"{name}.css") for name in ("theme", "plots", "report"))
     template = environment.from_string(asset("report.html"))
     return template.render(
-        style=Markup(style), script=Markup(asset("report.js")), **_content(summary, verdict)
+        style=Markup(style),
+        script=Markup(asset("report.js")),
+        **_content(summary, verdict, selection),
     )
 
 
@@ -56,7 +61,7 @@ def _variant(name: str, colours: dict[str, str]) -> Markup:
     return Markup('<span class="variant {}">{}</span>').format(colours.get(name, "k-grey"), name)
 
 
-def _content(summary: Summary, verdict: Verdict) -> dict[str, Any]:
+def _content(summary: Summary, verdict: Verdict, selection: Selection | None) -> dict[str, Any]:
     """Every name that the template uses."""
     results, table = summary.results, build_table(summary)
     pictures = {name: _picture(name, summary) for name in PLOTS}
@@ -71,8 +76,11 @@ def _content(summary: Summary, verdict: Verdict) -> dict[str, Any]:
         "name": results.name,
         "note": results.note,
         "origin": [part for part in origin if part],
-        "dirty": found is not None and found[1],
+        "flags": _flags(summary, dirty=found is not None and found[1]),
         "verdict": verdict,
+        "selection": selection,
+        "server": server_grid(results),
+        "seeds": seeds_grid(summary),
         **pictures,
         "runtimes": {row.runtime: colour_of(row.runtime) for row in summary.measured},
         "alone": len(summary.measured) < 2,
@@ -88,6 +96,13 @@ def _content(summary: Summary, verdict: Verdict) -> dict[str, Any]:
         "notes": method_notes(summary),
         "commands": results.commands,
     }
+
+
+def _flags(summary: Summary, *, dirty: bool) -> list[str]:
+    """What a reader must know before any figure."""
+    disturbed = is_disturbed(summary.results)
+    flags = {"uncommitted changes": dirty, "the machine had other work": disturbed}
+    return [words for words, raised in flags.items() if raised]
 
 
 def _picture(name: str, summary: Summary) -> Markup | None:
@@ -127,8 +142,9 @@ def _table_caption(table: Table) -> str:
     if not marked:
         return "Small figures are 95 % intervals."
     return (
-        "Small figures are 95 % intervals. Against the baseline: ▲ better, ▼ worse, "
-        "≈ no difference shown. Click a heading to sort."
+        "Small figures are 95 % intervals; ± is the noise floor, by which the baseline differed "
+        "from itself. Against the baseline: ▲ better, ▼ worse, ≈ a tie, no difference shown. "
+        "Click a heading to sort."
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from bench.report import facts
 from bench.report.grids import Grid, ladder_grids, training_grid
 from bench.report.notes import method_notes
+from bench.report.scenario_grids import seeds_grid, server_grid
+from bench.report.selection import Selection
 from bench.report.summary import Row, Summary
 from bench.report.table import Cell, Table, build_table
 from bench.report.verdict import Verdict
@@ -14,7 +16,12 @@ from bench.report.verdict import Verdict
 MARKS = {"better": " ▲", "worse": " ▼", "tie": " ≈", "": ""}
 
 
-def render_markdown(summary: Summary, verdict: Verdict, pictures: Iterable[str]) -> str:
+def render_markdown(
+    summary: Summary,
+    verdict: Verdict,
+    pictures: Iterable[str],
+    selection: Selection | None = None,
+) -> str:
     """The report as GitHub Markdown; ``pictures`` are the names under plots/."""
     results, table = summary.results, build_table(summary)
     note = f" · {escape(results.note)}" if results.note else ""
@@ -23,12 +30,16 @@ def render_markdown(summary: Summary, verdict: Verdict, pictures: Iterable[str])
         f"# {escape(results.name)}{note}",
         f"**{escape(verdict.headline)}**",
         "\n".join(f"- {escape(sentence)}" for sentence in verdict.details),
+        *_selection(selection),
         *(f"![{_spoken(name)}](plots/{name}.svg)" for name in pictures[:1]),
         "## All variants",
         *_tables(table),
         *_failures(summary.failed),
-        "Small figures in parentheses are 95 % intervals. Against the baseline: ▲ better, ▼ worse, "
-        "≈ no difference shown.",
+        "Small figures in parentheses are 95 % intervals; ± is the noise floor, by which the "
+        "baseline differed from itself. Against the baseline: ▲ better, ▼ worse, ≈ a tie, no "
+        "difference shown.",
+        *_section("Server", server_grid(results), "variant"),
+        *_section("Over seeds", seeds_grid(summary), "several seeds"),
         *_training(summary),
         *_ladders(summary),
         *(_pictures(pictures[1:])),
@@ -109,8 +120,22 @@ def _ladders(summary: Summary) -> list[str]:
 
 
 def _training(summary: Summary) -> list[str]:
-    grid = training_grid(summary.results)
-    return ["## Training", _words(grid, "run")] if grid else []
+    return _section("Training", training_grid(summary.results), "run")
+
+
+def _section(title: str, grid: Grid | None, first: str) -> list[str]:
+    if grid is None:
+        return []
+    heading = title if grid.name.lower() == first else f"{title}: {grid.name}"
+    return [f"## {escape(heading)}", _words(grid, first)]
+
+
+def _selection(selection: Selection | None) -> list[str]:
+    """Which variant satisfies the conditions, and why the others do not."""
+    if selection is None:
+        return []
+    lines = [f"- {escape(sentence)}" for sentence in selection.sentences]
+    return [f"{code(selection.where)}: {escape(selection.headline)}", "\n".join(lines)]
 
 
 def _words(grid: Grid, first: str) -> str:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from math import isfinite
+from statistics import median
 from typing import Any
 
 from bench.report import text
+from bench.report.load import load_notes
 from bench.report.summary import Summary, noise_floor
-from bench.statistics import PROCESSES_FROM
+from bench.statistics import PROCESSES_FROM, half_width
 
+ROUNDS_FROM = 10  # over all processes
 BUSY = 0.5  # load average per core, before the benchmark began
 
 
 def method_notes(summary: Summary) -> list[str]:
     """How the figures were made and how to read them; names of variants in backticks."""
     settings, results = summary.results.settings, summary.results
-    notes = [_protocol(settings), *_conditions(summary)]
+    notes = [_protocol(summary), *_precision(summary), *_conditions(summary)]
     if summary.baseline:
         notes.append(f"All comparisons are with `{results.baseline}`, on the same rows.")
     notes += _accuracy_notes(summary)
     notes.append(_latency_note(settings))
+    if any(row.energy_j for row in summary.measured):
+        notes.append(
+            "Energy is what CPU packages (RAPL) and GPU (NVML) drew during the single-stream "
+            "passes, per review; the machine's idle draw is in it, alike for all."
+        )
     if any(row.peak_memory_bytes for row in summary.measured):
         notes.append(
             "Memory is the highest resident size of the variant's own process, libraries included."
@@ -28,17 +38,49 @@ def method_notes(summary: Summary) -> list[str]:
     return notes
 
 
-def _protocol(settings: Mapping[str, Any]) -> str:
+def _protocol(summary: Summary) -> str:
+    settings = summary.results.settings
     parts = ["Each variant runs in a process of its own"]
     if settings.get("processes"):
         parts.append(f"{text.plural(settings['processes'], 'fresh process', 'es')} each")
     if settings.get("rounds"):
-        limit = "up to " if settings.get("time_budget_s") else ""
-        parts.append(f"{limit}{text.plural(settings['rounds'], 'round')} per process")
+        parts.append(_rounds_told(summary))
     if settings.get("threads"):
         parts.append(text.plural(settings["threads"], "thread"))
     order = "; each round visits the variants in a new random order" if len(parts) > 1 else ""
     return f"{', '.join(parts)}{order}."
+
+
+def _rounds_told(summary: Summary) -> str:
+    """Rounds per process as they were run; a number that differs between processes as a range."""
+    counts = Counter(
+        entry.process for one in summary.results.variants[:1] for entry in one.latency
+    ).values()
+    if not counts:
+        return f"{text.plural(summary.results.settings['rounds'], 'round')} per process"
+    least, most = min(counts), max(counts)
+    told = text.plural(most, "round") if least == most else f"{least} to {most} rounds"
+    return f"{told} per process"
+
+
+def _precision(summary: Summary) -> list[str]:
+    """How narrow the ratios became, and whether enough rounds were run."""
+    settings = summary.results.settings
+    widths = [half_width(row.speedup) for row in summary.measured if row.speedup]
+    notes = []
+    if widths and isfinite(max(widths)):
+        target = settings.get("target_half_width")
+        goal = f"; asked for were {100 * target:.3g} %" if target else ""
+        notes.append(
+            f"The intervals of the speed-ups reach {100 * median(widths):.1f} % up and down at "
+            f"the median variant, {100 * max(widths):.1f} % at the widest{goal}."
+        )
+    rounds = max((len(one.latency) for one in summary.results.variants), default=0)
+    if 0 < rounds < ROUNDS_FROM:
+        notes.append(
+            f"Only {text.plural(rounds, 'round')} in all: a quick look, no proof of a difference."
+        )
+    return notes
 
 
 def _conditions(summary: Summary) -> list[str]:
@@ -53,8 +95,9 @@ def _conditions(summary: Summary) -> list[str]:
         )
     if settings.get("memory_blocks"):
         notes.append("Memory did not hold all processes at once: they took turns in blocks.")
+    notes += load_notes(summary.results)
     load = settings.get("load_average")
-    if load is not None and load > BUSY * (hardware.get("cores") or 1):
+    if not summary.results.load and load and load > BUSY * (hardware.get("cores") or 1):
         notes.append(
             f"The machine was busy when the benchmark began (load average {load:.1f}); the "
             "figures hold for that."

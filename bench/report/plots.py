@@ -9,6 +9,7 @@ from importlib.resources import files
 from bench.report.bars import draw_footprints
 from bench.report.curves import draw_curves
 from bench.report.distributions import draw_latencies
+from bench.report.lengths import draw_lengths
 from bench.report.scatter import draw_trade_off
 from bench.report.summary import Summary
 from bench.report.svg import Plot, number
@@ -19,6 +20,7 @@ PADDING = 20.0
 PLOTS: dict[str, Callable[[Summary, float], Plot | None]] = {
     "trade_off": draw_trade_off,
     "latencies": draw_latencies,
+    "lengths": draw_lengths,
     "footprints": draw_footprints,
     "curves": lambda summary, width: draw_curves(summary.results.curves, width),
 }

@@ -32,6 +32,7 @@ class LatencyRound(_Record):
     process: int
     round: int
     samples_ms: list[Positive]
+    energy_j: dict[str, float] = {}
 
 
 class ThroughputRound(_Record):
@@ -41,6 +42,44 @@ class ThroughputRound(_Record):
     round: int
     rows: Annotated[int, Field(gt=0)]
     seconds: Positive
+
+
+class GridCell(_Record):
+    """One batch size and length in tokens; milliseconds per batch."""
+
+    batch: int
+    length: int
+    samples_ms: Annotated[list[Positive], Field(min_length=1)]
+
+
+class ServerTrial(_Record):
+    """One rate tried: queries a second and the p99 latency they had."""
+
+    rate_per_s: float
+    p99_ms: float
+    queries: int
+    holds: bool
+
+
+class ServerResult(_Record):
+    """The highest rate whose p99 held the bound; ``max_batch`` 1 is without batching."""
+
+    max_batch: int
+    bound_ms: float
+    rate_per_s: float
+    p99_ms: float | None = None
+    trials: list[ServerTrial] = []
+
+
+class LoadRound(_Record):
+    """What other programs took while one round ran."""
+
+    process: int
+    block: int = 0
+    round: int
+    foreign_cores: float | None = None
+    foreign_gpu_percent: float | None = None
+    foreign_gpu_processes: int | None = None
 
 
 class Parameters(_Record):
@@ -69,6 +108,11 @@ class Variant(_Record):
     load_s: list[float] = []
     peak_memory_bytes: list[int] = []
     peak_vram_bytes: list[int] = []
+    device_bytes: list[int] = []
+    grid: list[GridCell] = []
+    server: list[ServerResult] = []
+    recipe: str | None = None
+    seed: int | None = None
     size_bytes: int | None = None
     adapter_bytes: int | None = None
     parameters: Parameters | None = None
@@ -137,6 +181,7 @@ class Results(_Record):
     seen_in_training: list[int] = []
     baseline: str
     settings: dict[str, Any] = {}
+    load: list[LoadRound] = []
     variants: Annotated[list[Variant], Field(min_length=1)]
     training: dict[str, dict[str, Any]] = {}
     curves: dict[str, list[CurvePoint]] = {}
@@ -151,17 +196,18 @@ class Results(_Record):
 
 
 def read_results(folder: Path) -> Results:
-    """The results of a report folder; FolderError names every fault of the file."""
-    if not folder.is_dir():
+    """The results of a report folder, or of its results.json; FolderError names every fault."""
+    path = folder if folder.is_file() else folder / "results.json"
+    if not folder.exists():
         raise FolderError(
             "not a report folder", received=folder, next_step="kotune bench SUITE_OR_FOLDERS"
         )
-    content = read_json(folder / "results.json", SCHEMA)
+    content = read_json(path, SCHEMA)
     try:
         return Results.model_validate(content)
     except ValidationError as fault:
         raise FolderError(
-            f"{folder / 'results.json'} does not follow {SCHEMA}",
+            f"{path} does not follow {SCHEMA}",
             received=_describe_faults(fault),
             next_step="kotune bench, which writes the file anew",
         ) from fault

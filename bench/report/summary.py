@@ -8,11 +8,9 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from bench.report.results import Results, Variant
+from bench.report.row import Row
 from bench.statistics import (
-    AccuracyComparison,
     Estimate,
-    LatencySummary,
-    Samples,
     collect_samples,
     compare_accuracy,
     latency_summary,
@@ -24,52 +22,6 @@ from finetune.metrics import confusion_matrix, f1_interval, f1_scores, wilson_in
 
 NOISE_SUFFIX = "-again"
 SPEED_WORDS = {"higher": "faster", "lower": "slower", "tie": "tie"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One variant; shares between 0 and 1, None where a thing was not measured.
-
-    ``speedup`` is the baseline's median latency over this one's, ``speed_finding`` one of
-    "faster", "slower", "tie". ``is_noise_pair``: the baseline measured a second time, whose
-    difference from it is the noise floor; no contender. ``on_front``: no other variant is as
-    good in both axes of the first picture and better in one.
-    """
-
-    name: str
-    method: str
-    runtime: str
-    precision: str
-    description: str
-    run: str | None
-    failed: bool
-    reason: str | None
-    is_baseline: bool
-    is_noise_pair: bool = False
-    accuracy: Estimate | None = None
-    accuracy_unseen: Estimate | None = None
-    f1_binary: Estimate | None = None
-    f1_macro: Estimate | None = None
-    f1_micro: Estimate | None = None
-    f1_weighted: Estimate | None = None
-    comparison: AccuracyComparison | None = None
-    latency_samples: Samples | None = None
-    latency: LatencySummary | None = None
-    p50_ms: Estimate | None = None
-    speedup: Estimate | None = None
-    speed_finding: str | None = None
-    rows_per_s: Estimate | None = None
-    first_call_ms: float | None = None
-    load_s: float | None = None
-    peak_memory_bytes: int | None = None
-    peak_vram_bytes: int | None = None
-    size_bytes: int | None = None
-    adapter_bytes: int | None = None
-    parameters: int | None = None
-    trainable: int | None = None
-    trainable_share: float | None = None
-    training_time_s: float | None = None
-    on_front: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,11 +138,23 @@ def _speed_figures(variant: Variant) -> dict[str, object]:
             "latency_samples": samples,
             "latency": latency_summary(samples),
             "p50_ms": median_interval(samples),
+            "energy_j": _energy(variant),
         }
     if variant.throughput:
         rates = [(p.process, p.round, [p.rows / p.seconds]) for p in variant.throughput]
         figures["rows_per_s"] = median_interval(collect_samples(rates))
     return figures
+
+
+def _energy(variant: Variant) -> float | None:
+    """The median over rounds of joules a review, all sources together."""
+    return _typical(
+        [
+            sum(one.energy_j.values()) / len(one.samples_ms)
+            for one in variant.latency
+            if one.energy_j
+        ]
+    )
 
 
 def _typical(values: Sequence[float]) -> float | None:
@@ -204,6 +168,7 @@ def _sizes(variant: Variant) -> dict[str, int | float | None]:
     return {
         "peak_memory_bytes": max(variant.peak_memory_bytes, default=None),
         "peak_vram_bytes": max(variant.peak_vram_bytes, default=None),
+        "device_bytes": max(variant.device_bytes, default=None),
         "size_bytes": variant.size_bytes,
         "adapter_bytes": variant.adapter_bytes,
         "parameters": counts.total if counts else None,
@@ -244,6 +209,7 @@ def _compare_speeds(rows: list[Row]) -> list[Row]:
             row,
             speedup=ratio,
             speed_finding=SPEED_WORDS[ratio_finding(ratio, floor)],
+            noise_floor=floor if pair else None,
         )
         if (ratio := ratios.get(row.name))
         else row

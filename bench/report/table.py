@@ -92,10 +92,17 @@ def _plain(
     return cell
 
 
-def _percentile(field: str) -> Callable[[Row], Cell | None]:
-    return _plain(
-        lambda row: getattr(row.latency, field) if row.latency else None, text.milliseconds
-    )
+def _percentile(field: str, beside: str) -> Callable[[Row], Cell | None]:
+    """A percentile, and another one below it."""
+
+    def cell(row: Row) -> Cell | None:
+        if row.latency is None:
+            return None
+        found, other = getattr(row.latency, field), getattr(row.latency, beside)
+        detail = f"{beside.removesuffix('_ms')} {text.milliseconds(other)}"
+        return Cell(text.milliseconds(found), found, detail)
+
+    return cell
 
 
 def _difference(row: Row) -> Cell | None:
@@ -125,9 +132,13 @@ def _speedup(row: Row) -> Cell | None:
     if row.speedup is None:
         return None
     mark = {"faster": "better", "slower": "worse", "tie": "tie"}[row.speed_finding or "tie"]
-    return Cell(
-        text.times(row.speedup.value), row.speedup.value, _interval(row.speedup, text.times), mark
-    )
+    detail, title = _interval(row.speedup, text.times), ""
+    if row.noise_floor is not None and not row.is_noise_pair:
+        detail += f" ±{100 * row.noise_floor:.1f} %"
+        title = (
+            f"The baseline differed from itself by {100 * row.noise_floor:.1f} % in this benchmark"
+        )
+    return Cell(text.times(row.speedup.value), row.speedup.value, detail, mark, title)
 
 
 def _size(row: Row) -> Cell | None:
@@ -140,8 +151,17 @@ def _size(row: Row) -> Cell | None:
 def _load(row: Row) -> Cell | None:
     if row.load_s is None:
         return None
-    first = f"first call {text.milliseconds(row.first_call_ms)} ms" if row.first_call_ms else ""
-    return Cell(text.significant(row.load_s), row.load_s, title=first)
+    first = f"1st {text.milliseconds(row.first_call_ms)} ms" if row.first_call_ms else ""
+    return Cell(text.significant(row.load_s), row.load_s, first)
+
+
+def _vram(row: Row) -> Cell | None:
+    """PyTorch's peak where there is one, and what NVML says of the process."""
+    device = row.device_bytes
+    told = f"NVML {text.megabytes(device)}" if device else ""
+    if row.peak_vram_bytes is not None:
+        return Cell(text.megabytes(row.peak_vram_bytes), row.peak_vram_bytes, told)
+    return Cell(text.megabytes(device), device, "by NVML") if device else None
 
 
 def _trainable(row: Row) -> Cell | None:
@@ -174,12 +194,17 @@ COLUMNS = (
         "p50_ms", "Latency", "p50", "ms", "Median over all reviews; bootstrap interval", "low",
         _estimate(lambda row: row.p50_ms, text.milliseconds),
     ),
-    Column("p90_ms", "Latency", "p90", "ms", "90 % are faster", "low", _percentile("p90_ms")),
-    Column("p95_ms", "Latency", "p95", "ms", "95 % are faster", "low", _percentile("p95_ms")),
-    Column("p99_ms", "Latency", "p99", "ms", "99 % are faster", "low", _percentile("p99_ms")),
+    Column(
+        "p95_ms", "Latency", "p95", "ms", "95 % are faster; below, the time that 90 % keep", "low",
+        _percentile("p95_ms", "p90_ms"),
+    ),
+    Column(
+        "p99_ms", "Latency", "p99", "ms", "99 % are faster; below, the slowest of all", "low",
+        _percentile("p99_ms", "max_ms"),
+    ),
     Column(
         "speedup", "Latency", "Speed-up", "×",
-        "Baseline's p50 divided by this p50; bootstrap interval", "high", _speedup,
+        "Baseline's p50 divided by this p50; bootstrap interval, ± noise floor", "high", _speedup,
     ),
     Column(
         "rows_per_s", "Bulk", "Throughput", "rows/s", "Median over rounds; bootstrap interval",
@@ -191,10 +216,17 @@ COLUMNS = (
         _plain(lambda row: row.peak_memory_bytes, text.megabytes),
     ),
     Column(
-        "vram", "Footprint", "VRAM", "MB", "Peak memory of the GPU", "low",
-        _plain(lambda row: row.peak_vram_bytes, text.megabytes),
+        "vram", "Footprint", "VRAM", "MB", "Peak of PyTorch's allocator; by NVML, the process's",
+        "low", _vram,
     ),
-    Column("load_s", "Footprint", "Load", "s", "Time to load, before the first call", "low", _load),
+    Column(
+        "energy", "Footprint", "Energy", "mJ", "A review, the machine's idle draw included", "low",
+        _plain(lambda row: row.energy_j, lambda joules: text.significant(1e3 * joules)),
+    ),
+    Column(
+        "load_s", "Footprint", "Load", "s", "Time to load; below, the first call after it", "low",
+        _load,
+    ),
     Column(
         "trainable", "Training", "Trained", "%", "Share of the parameters that were trained", "low",
         _trainable,

@@ -29,11 +29,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_report_is_three_files_and_its_pictures(folder: Path) -> None:
+def test_a_report_is_four_files_and_its_pictures(folder: Path) -> None:
     assert set(report_files(folder)) == {
         "report.html",
         "report.md",
         "results.csv",
+        "results.tex",
         *(f"plots/{name}.svg" for name in ("trade_off", "latencies", "footprints", "curves")),
     }
 

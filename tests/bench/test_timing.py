@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -15,16 +16,16 @@ NAMES = [f"variant-{index}" for index in range(6)]
 
 
 def test_the_same_seed_gives_the_same_rounds() -> None:
-    first = list(timing.round_orders(NAMES, 5, (42, 0)))
-    assert first == list(timing.round_orders(NAMES, 5, (42, 0)))
-    assert first != list(timing.round_orders(NAMES, 5, (42, 1)))
+    first = list(islice(timing.round_orders(NAMES, (42, 0)), 5))
+    assert first == list(islice(timing.round_orders(NAMES, (42, 0)), 5))
+    assert first != list(islice(timing.round_orders(NAMES, (42, 1)), 5))
 
 
 def test_every_round_visits_all_and_orders_differ() -> None:
-    orders = list(timing.round_orders(NAMES, 20, (1,)))
+    orders = list(islice(timing.round_orders(NAMES, (1,)), 20))
     assert all(sorted(order) == NAMES for order in orders)
     assert len({tuple(order) for order in orders}) > 15
-    firsts = {order[0] for order in timing.round_orders(NAMES, 200, (1,))}
+    firsts = {order[0] for order in islice(timing.round_orders(NAMES, (1,)), 200)}
     assert firsts == set(NAMES)
 
 

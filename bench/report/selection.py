@@ -1,0 +1,72 @@
+"""The best variant under conditions: the fastest that satisfies all of them, or what fails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.report import text
+from bench.report.conditions import Check, check_row, parse_conditions
+from bench.report.summary import Row, Summary, noise_floor
+from bench.statistics import median_ratio, ratio_finding
+
+
+@dataclass(frozen=True)
+class Selection:
+    """``where`` as it was asked, each contender with its checks, and the one chosen, if any."""
+
+    where: str
+    chosen: str | None
+    headline: str
+    checks: tuple[tuple[Row, tuple[Check, ...]], ...]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """One for each variant that does not satisfy the conditions: which fail, and by what."""
+        return tuple(_failure(row, checks) for row, checks in self.checks if not _all_hold(checks))
+
+
+def select_variant(summary: Summary, where: str) -> Selection:
+    """Check every variant that ran, by speed; raises RecipeError where the conditions are wrong."""
+    conditions = parse_conditions(where)
+    ordered = sorted(summary.contenders, key=_by_speed)
+    checks = tuple((row, check_row(row, conditions)) for row in ordered)
+    fit = [row for row, found in checks if _all_hold(found)]
+    chosen = fit[0] if fit else None
+    return Selection(where, chosen.name if chosen else None, _headline(fit, summary), checks)
+
+
+def _by_speed(row: Row) -> tuple[float, float]:
+    """Fast first; untimed rows last, the accurate ones first among them."""
+    accuracy = row.accuracy.value if row.accuracy else 0.0
+    return (row.latency.p50_ms if row.latency else float("inf"), -accuracy)
+
+
+def _headline(fit: list[Row], summary: Summary) -> str:
+    if not fit:
+        return "No variant satisfies all conditions."
+    best = fit[0]
+    if best.latency is None:
+        return f"`{best.name}` satisfies all conditions; nothing was timed."
+    told = f"`{best.name}` is the fastest variant that satisfies all conditions"
+    told += f" (p50 {text.milliseconds(best.latency.p50_ms)} ms"
+    if best.accuracy:
+        told += f", accuracy {text.percent(best.accuracy.value)} %"
+    tied = [f"`{row.name}`" for row in fit[1:] if _ties(row, best, summary)]
+    also = f"; {text.listed(tied)} {'ties' if len(tied) == 1 else 'tie'} with it on speed"
+    return f"{told}){also if tied else ''}."
+
+
+def _ties(row: Row, best: Row, summary: Summary) -> bool:
+    if row.latency_samples is None or best.latency_samples is None:
+        return False
+    floor = noise_floor(summary.noise_pair.speedup if summary.noise_pair else None)
+    return ratio_finding(median_ratio(row.latency_samples, best.latency_samples), floor) == "tie"
+
+
+def _all_hold(checks: tuple[Check, ...]) -> bool:
+    return all(check.holds for check in checks)
+
+
+def _failure(row: Row, checks: tuple[Check, ...]) -> str:
+    failing = [f"{one.condition.words} ({one.value})" for one in checks if not one.holds]
+    return f"`{row.name}` fails {text.listed(failing)}."

@@ -1,0 +1,128 @@
+"""The server scenario after MLPerf Inference: Poisson arrivals, the highest rate that holds a p99.
+
+Queries arrive at exponentially distributed intervals and one worker answers them in their order;
+latency counts from the scheduled arrival, so that waiting in the queue counts too. Dynamic
+batching answers all queries that wait, up to a limit, at once. The clock is passed in: tests run
+the same loop in virtual time, where theory knows the answer (M/D/1).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+RESOLUTION = 0.05  # of the rate that is searched for
+TRIALS_AT_MOST = 24
+PERCENTILE = 99
+
+
+class Clock(Protocol):
+    """Seconds, and waiting for a time to come."""
+
+    def now(self) -> float:
+        """Seconds since some fixed time."""
+
+    def wait_until(self, moment: float) -> None:
+        """Return once ``now()`` has reached ``moment``."""
+
+
+class WallClock:
+    """Real time; sleeps until shortly before, then spins."""
+
+    SPIN_S = 0.0005
+
+    def now(self) -> float:
+        """time.perf_counter."""
+        return time.perf_counter()
+
+    def wait_until(self, moment: float) -> None:
+        """Sleep, then spin for the last half millisecond."""
+        rest = moment - time.perf_counter() - self.SPIN_S
+        if rest > 0:
+            time.sleep(rest)
+        while time.perf_counter() < moment:
+            pass
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One rate tried: queries a second, and the p99 latency it had."""
+
+    rate_per_s: float
+    p99_ms: float
+    queries: int
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """The highest rate that held the bound (0: none did), with every trial on the way."""
+
+    rate_per_s: float
+    p99_ms: float | None
+    trials: tuple[Trial, ...]
+
+
+def poisson_arrivals(rate_per_s: float, queries: int, seed: Sequence[int]) -> np.ndarray:
+    """Arrival times (queries,) in seconds from 0."""
+    gaps = np.random.default_rng(list(seed)).exponential(1 / rate_per_s, queries)
+    return np.cumsum(gaps)
+
+
+def serve_arrivals(
+    arrivals_s: np.ndarray, answer: Callable[[list[int]], Any], max_batch: int, clock: Clock
+) -> np.ndarray:
+    """Answer every query once it has arrived; its latency in seconds (queries,).
+
+    ``answer`` gets the indices of the queries to answer together, at most ``max_batch``.
+    """
+    began, latencies, done = clock.now(), np.empty(len(arrivals_s)), 0
+    while done < len(arrivals_s):
+        clock.wait_until(began + arrivals_s[done])
+        here = int(np.searchsorted(arrivals_s, clock.now() - began, side="right"))
+        end = min(max(here, done + 1), done + max_batch)
+        answer(list(range(done, end)))
+        latencies[done:end] = clock.now() - began - arrivals_s[done:end]
+        done = end
+    return latencies
+
+
+def highest_rate(
+    try_rate: Callable[[float, int], np.ndarray], bound_s: float, first_rate: float
+) -> Found:
+    """Search the highest rate whose p99 latency stays within ``bound_s``.
+
+    ``try_rate`` gives the latencies (n,) in seconds at a rate, with a trial number for the seed.
+    The rate doubles or halves until the bound lies between two trials, then the interval is
+    halved until it is narrower than RESOLUTION. A queue of finite length may hold a rate by luck,
+    so the result has to hold again on other arrivals; else the search goes on below it.
+    """
+    trials: list[Trial] = []
+
+    def holds(rate: float) -> bool:
+        latencies = try_rate(rate, len(trials))
+        p99 = float(np.percentile(latencies, PERCENTILE, method="higher"))
+        trials.append(Trial(rate, 1e3 * p99, len(latencies), p99 <= bound_s))
+        return trials[-1].holds
+
+    low, high, rate = 0.0, float("inf"), first_rate
+    while len(trials) < TRIALS_AT_MOST:
+        if low and high - low <= RESOLUTION * low:
+            if holds(low):
+                break
+            low, high = 0.0, low
+            rate = high * (1 - RESOLUTION)
+        elif holds(rate):
+            low = rate
+            rate = 2 * rate if high == float("inf") else (low + high) / 2
+        else:
+            high = rate
+            rate = (low + high) / 2
+            if high < first_rate / 1000:
+                break
+    kept = [trial for trial in trials if trial.rate_per_s == low and trial.holds]
+    return Found(low, max((trial.p99_ms for trial in kept), default=None), tuple(trials))
