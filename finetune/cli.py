@@ -60,14 +60,23 @@ def finetune_model(
     recipe: str,
     overrides: Overrides = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a finished run.")] = False,
+    launch: Annotated[
+        int | None, typer.Option(help="Train in so many processes, one for each device.", min=2)
+    ] = None,
 ) -> None:
-    """Fine-tune a model as RECIPE says; writes a run folder."""
+    """Fine-tune a model as RECIPE says; writes a run folder. Cut off, the same command goes on."""
     from finetune.base import resolve_base
+    from finetune.processes import divide_batch, is_main_process, launch_finetune
     from finetune.recipe import FinetuneRecipe
     from finetune.recipe_files import dump_recipe, load_recipe
 
     resolved = load_recipe(FinetuneRecipe, recipe, overrides or ())
-    typer.echo(dump_recipe(resolved))
+    if launch is not None:
+        divide_batch(resolved.training.batch_size, launch)
+        flags = ["--overwrite"] if overwrite else []
+        raise typer.Exit(launch_finetune([recipe, *(overrides or ()), *flags], launch))
+    if is_main_process():
+        typer.echo(dump_recipe(resolved))
     resolve_base(  # before PyTorch is loaded, so that a wrong model is told at once
         resolved.model.source,
         resolved.model.revision,

@@ -55,20 +55,22 @@ def sha256_file(path: Path) -> str:
 
 
 @contextmanager
-def publish_folder(target: Path) -> Iterator[Path]:
+def publish_folder(target: Path, workplace: Path | None = None) -> Iterator[Path]:
     """A temporary folder beside ``target`` that takes its place when the block succeeds.
 
     Anything at ``target`` is replaced; on an exception the temporary folder is removed
-    and ``target`` is as it was.
+    and ``target`` is as it was. ``workplace`` is where the temporary folders are made; it has
+    to be on the same file system.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    place = workplace or target.parent
+    temporary = Path(tempfile.mkdtemp(dir=place, prefix=f".{target.name}."))
     temporary.chmod(0o755)
     try:
         yield temporary
         replaced = None
         if target.exists():
-            replaced = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+            replaced = Path(tempfile.mkdtemp(dir=place, prefix=f".{target.name}.old."))
             os.replace(target, replaced / target.name)
         os.replace(temporary, target)
         if replaced is not None:

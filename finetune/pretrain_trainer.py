@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from finetune.console import say
+from finetune.interruption import SaveAndStop, StopRequest
 from finetune.pretrain_batches import Batch, TrainBatches
 from finetune.pretrain_model import evaluate_masked, masked_loss
 from finetune.recipe import PretrainSchedule
+from finetune.resumable import ResumableTrainer
 
-KEPT_CHECKPOINTS = 2
 
-
-class MaskedTrainer(Trainer):
+class MaskedTrainer(ResumableTrainer):
     """Trainer over ready-made batches in their order; loss at masked positions only."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
@@ -97,6 +96,7 @@ def build_trainer(
     precision: str,
     seed: int,
     checkpoints: Path,
+    request: StopRequest,
 ) -> MaskedTrainer:
     """A Trainer ready to begin, or to go on from ``last_checkpoint``."""
     trainer = MaskedTrainer(
@@ -105,7 +105,7 @@ def build_trainer(
         train_dataset=batches,
         eval_dataset=held_out,
         data_collator=_only_item,
-        callbacks=[PretrainReport(batches)],
+        callbacks=[PretrainReport(batches), SaveAndStop(request, training.save_steps)],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -150,30 +150,10 @@ def pretrain_arguments(
         eval_steps=training.eval_steps,
         save_strategy="steps",
         save_steps=training.save_steps,
-        save_total_limit=KEPT_CHECKPOINTS,
         label_names=["labels"],
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
-
-
-def last_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that was written to its end.
-
-    Trainer writes trainer_state.json last: where it reads as JSON, the rest is there.
-    """
-    found = sorted(
-        checkpoints.glob("checkpoint-*"),
-        key=lambda path: int(path.name.rpartition("-")[2]),
-        reverse=True,
-    )
-    for path in found:
-        try:
-            json.loads((path / "trainer_state.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
 
 
 def _only_item(items: list[Batch]) -> Batch:

@@ -18,8 +18,10 @@ import yaml
 from transformers import set_seed
 
 from finetune.base import BaseModel, resolve_base
+from finetune.checkpoints import last_checkpoint
 from finetune.errors import FolderError, RecipeError
 from finetune.files import publish_folder, write_text
+from finetune.interruption import stop_on_signal
 from finetune.models import load_base_tokenizer, load_tokenizer
 from finetune.precision import choose_device, choose_precision
 from finetune.pretrain_batches import Masker, TrainBatches, encode_texts, held_out_batches
@@ -34,7 +36,7 @@ from finetune.pretrain_model import (
     set_dropout,
 )
 from finetune.pretrain_tokenizer import train_tokenizer
-from finetune.pretrain_trainer import build_trainer, last_checkpoint
+from finetune.pretrain_trainer import build_trainer
 from finetune.recipe import PretrainRecipe
 from finetune.recipe_files import dump_recipe
 
@@ -176,27 +178,32 @@ def _train(job: PretrainJob, model: PreTrainedModel, work: Path, report: Report)
         tokens_per_batch=training.tokens_per_batch,
         seed=seed,
     )
-    checkpoint = last_checkpoint(work / "steps")
+    checkpoint = last_checkpoint(work / "steps", report)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     report(
         f"{parameters:,} parameters, {len(batches):,} steps of at most "
         f"{training.tokens_per_batch:,} tokens ({batches.per_epoch:,} an epoch of "
         f"{batches.lengths.sum():,}), {job.precision} on {job.device}, "
         f"{torch.get_num_threads()} threads"
-        + (f"; going on from {checkpoint.name}" if checkpoint else "")
-    )
-    trainer = build_trainer(
-        model=model,
-        batches=batches,
-        held_out=held_out,
-        training=training,
-        device=job.device,
-        precision=job.precision,
-        seed=seed,
-        checkpoints=work / "steps",
+        + (f"; going on from {checkpoint.folder.name}" if checkpoint else "")
     )
     began = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with stop_on_signal() as request:
+        trainer = build_trainer(
+            model=model,
+            batches=batches,
+            held_out=held_out,
+            training=training,
+            device=job.device,
+            precision=job.precision,
+            seed=seed,
+            checkpoints=work / "steps",
+            request=request,
+        )
+        trainer.resume(checkpoint)
+    if request.asked and not trainer.finished:
+        report(f"saved at step {trainer.state.global_step} of {trainer.state.max_steps}")
+        raise KeyboardInterrupt
     figures = evaluate_masked(model, held_out, job.device, "fp32")
     report(
         f"held-out loss {figures['loss']:.4f}, masked accuracy {figures['accuracy']:.2%} "

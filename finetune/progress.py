@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,15 +17,15 @@ from rich.progress import (
 from transformers import TrainerCallback
 
 from finetune.console import console, say
+from finetune.ledger import Ledger
 
 
 class ProgressReport(TrainerCallback):
     """A live bar on a terminal, one line an evaluation everywhere; times every step."""
 
-    def __init__(self, samples_per_step: int, metric: str) -> None:
-        self.samples_per_step = samples_per_step
+    def __init__(self, ledger: Ledger, metric: str) -> None:
+        self.ledger = ledger
         self.metric = metric
-        self.step_times_s: list[float] = []
         self._figures = {"loss": "", "metric": ""}
         self._bar: Progress | None = None
 
@@ -38,10 +39,13 @@ class ProgressReport(TrainerCallback):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (console.is_terminal and state.is_world_process_zero),
         )
         self._bar.start()
-        self._task = self._bar.add_task("", total=state.max_steps, figures="")
+        self._task = self._bar.add_task(
+            "", total=state.max_steps, completed=state.global_step, figures=""
+        )
+        self._counted = time.perf_counter()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the step's clock."""
@@ -49,10 +53,9 @@ class ProgressReport(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop the clock, move the bar."""
-        self.step_times_s.append(time.perf_counter() - self._began)
-        recent = self.step_times_s[-20:]
-        rate = self.samples_per_step * len(recent) / sum(recent)
-        figures = f"{self._figures['loss']} {self._figures['metric']} {rate:.1f} samples/s"
+        self.ledger.note_step(time.perf_counter() - self._began)
+        self._count_time()
+        figures = f"{self._figures['loss']} {self._figures['metric']} {self._rate(20)}"
         if self._bar is not None:
             self._bar.update(self._task, completed=state.global_step, figures=figures.strip())
 
@@ -63,21 +66,38 @@ class ProgressReport(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_: Any) -> None:
         """One line an evaluation."""
+        self._count_time()
+        if torch.cuda.is_available():
+            peak = max(self.ledger.peak_vram_bytes or 0, torch.cuda.max_memory_allocated())
+            self.ledger.peak_vram_bytes = peak or None
         value = metrics.get(f"eval_{self.metric}")
         if value is None:
             return
         self._figures["metric"] = f"{self.metric} {value:.4f}"
-        recent = self.step_times_s[-100:]
-        rate = self.samples_per_step * len(recent) / sum(recent) if recent else 0.0
-        say(
-            f"  step {state.global_step}/{state.max_steps}  {self._figures['loss']}  "
-            f"validation {self._figures['metric']}  {rate:.1f} samples/s"
-        )
+        if state.is_world_process_zero:
+            say(
+                f"  step {state.global_step}/{state.max_steps}  {self._figures['loss']}  "
+                f"validation {self._figures['metric']}  {self._rate(100)}"
+            )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Take the bar away."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away, also where the training broke off."""
         if self._bar is not None:
             self._bar.stop()
+
+    def _count_time(self) -> None:
+        now = time.perf_counter()
+        self.ledger.training_time_s += now - self._counted
+        self._counted = now
+
+    def _rate(self, steps: int) -> str:
+        recent = self.ledger.step_times_s[-steps:]
+        rate = self.ledger.shape.effective * len(recent) / sum(recent) if any(recent) else 0.0
+        return f"{rate:.1f} samples/s"
 
 
 class EvaluateLastStep(TrainerCallback):

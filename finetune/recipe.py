@@ -110,6 +110,7 @@ class TrainingSection(Section):
     padding: Literal["dynamic", "max_length"] = "dynamic"
     group_by_length: bool = True
     eval_steps: Count | None = None  # None: once an epoch
+    save_steps: Count | None = None  # None: every five minutes; at each best evaluation anyway
     logging_steps: Count = 25
     early_stopping_patience: Count | None = None
     early_stopping_threshold: Annotated[float, Field(ge=0)] = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,20 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
-    Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 
 from finetune.errors import RecipeError
+from finetune.ledger import Ledger
 from finetune.metrics import classification_metrics
-from finetune.progress import EvaluateLastStep, ProgressReport
+from finetune.out_of_memory import BatchShape
+from finetune.processes import divide_batch, process_count
 from finetune.recipe import TrainingSection
+from finetune.row_order import EpochOrder, add_blank_row
+from finetune.rows_trainer import RowLoss, RowsTrainer
+
+NEVER = 10**9
 
 
 def tokenize_rows(
@@ -58,31 +65,44 @@ def build_trainer(
     precision: str,
     seed: int,
     checkpoints: Path,
-    tensorboard: Path,
-    progress: ProgressReport,
-) -> Trainer:
-    """A Trainer that evaluates, stops early and keeps the best checkpoint; ready to train."""
+    ledger: Ledger,
+    callbacks: Sequence[TrainerCallback],
+) -> RowsTrainer:
+    """A Trainer that evaluates, stops early and saves the best; ready to begin or to go on.
+
+    The micro-batch is the ledger's, divided among the processes. Raises RecipeError.
+    """
     if "8bit" in training.optimizer and device == "cpu":
         raise RecipeError(
             f"training.optimizer={training.optimizer} needs CUDA", allowed="adamw_torch_fused"
         )
-    callbacks: list[Any] = [progress, EvaluateLastStep()]
-    if training.early_stopping_patience is not None:
-        callbacks.append(
-            EarlyStoppingCallback(
-                training.early_stopping_patience, training.early_stopping_threshold
-            )
-        )
-    trainer = Trainer(
+    arguments = training_arguments(training, ledger.shape, device, precision, seed, checkpoints)
+    several = arguments.world_size > 1
+    early_stopping = (
+        [EarlyStoppingCallback(training.early_stopping_patience, training.early_stopping_threshold)]
+        if training.early_stopping_patience is not None
+        else []
+    )
+    trainer = RowsTrainer(
         model=model,
-        args=training_arguments(training, device, precision, seed, checkpoints, tensorboard),
-        train_dataset=train_rows,
+        args=arguments,
+        train_dataset=add_blank_row(train_rows) if several else train_rows,
         eval_dataset=validation_rows,
         data_collator=DataCollatorWithPadding(
             tokenizer, pad_to_multiple_of=8 if device == "cuda" else None
         ),
+        compute_loss_func=RowLoss(training.label_smoothing),
         compute_metrics=_trainer_metrics,
-        callbacks=callbacks,
+        callbacks=[*callbacks, *early_stopping],
+        ledger=ledger,
+        train_order=EpochOrder(
+            train_rows["length"],
+            effective_batch=ledger.shape.effective,
+            micro_batch=ledger.micro_batch,
+            seed=seed,
+            group_by_length=training.group_by_length and training.padding == "dynamic",
+            blank_row=len(train_rows) if several else None,
+        ),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
@@ -91,22 +111,22 @@ def build_trainer(
 
 def training_arguments(
     training: TrainingSection,
+    shape: BatchShape,
     device: str,
     precision: str,
     seed: int,
     checkpoints: Path,
-    tensorboard: Path,
 ) -> TrainingArguments:
     """The section's values under Trainer's names.
 
-    ``label_names`` is given because PEFT's forward hides ``labels`` from Trainer; checkpoints
-    hold weights only, so that nothing pickled is ever written.
+    ``label_names`` is given because PEFT's forward hides ``labels`` from Trainer. Saving is
+    asked for by SaveAndStop; ``save_strategy`` only makes Trainer keep the best step.
     """
     every = "steps" if training.eval_steps else "epoch"
+    processes = process_count()
     return TrainingArguments(
         output_dir=str(checkpoints),
-        logging_dir=str(tensorboard),
-        report_to=["tensorboard"],
+        report_to=[],
         disable_tqdm=True,
         seed=seed,
         use_cpu=device == "cpu",
@@ -114,9 +134,9 @@ def training_arguments(
         fp16=precision == "fp16",
         num_train_epochs=training.epochs,
         max_steps=training.max_steps or -1,
-        per_device_train_batch_size=training.batch_size,
-        per_device_eval_batch_size=training.eval_batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        per_device_train_batch_size=divide_batch(shape.micro_batch, processes),
+        per_device_eval_batch_size=max(1, training.eval_batch_size // processes),
+        gradient_accumulation_steps=shape.accumulation,
         gradient_checkpointing=training.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         learning_rate=training.learning_rate,
@@ -127,20 +147,14 @@ def training_arguments(
         lr_scheduler_type=training.scheduler,
         lr_scheduler_kwargs=dict(training.scheduler_kwargs),
         optim=training.optimizer,
-        label_smoothing_factor=training.label_smoothing,
-        group_by_length=training.group_by_length and training.padding == "dynamic",
-        length_column_name="length",
         label_names=["labels"],
         eval_strategy=every,
-        save_strategy=every,
         eval_steps=training.eval_steps,
-        save_steps=training.eval_steps or 500,
         logging_steps=training.logging_steps,
-        load_best_model_at_end=True,
+        save_strategy="steps",
+        save_steps=NEVER,
         metric_for_best_model=training.best_metric,
         greater_is_better=training.best_metric != "loss",
-        save_total_limit=1,
-        save_only_model=True,
         dataloader_pin_memory=device == "cuda",
     )
 
@@ -164,6 +178,7 @@ def _trainer_metrics(prediction: Any) -> dict[str, float]:
     figures = classification_metrics(
         np.asarray(prediction.label_ids), np.asarray(logits, dtype=np.float32)
     )
-    names = ("accuracy", "f1_binary", "f1_macro", "f1_micro", "f1_weighted")
+    # the loss, too: Trainer's own counts the rows twice that fill up the last batch
+    names = ("loss", "accuracy", "f1_binary", "f1_macro", "f1_micro", "f1_weighted")
     values = {name: getattr(figures, name) for name in names}
     return {name: value for name, value in values.items() if value is not None}

@@ -14,12 +14,12 @@ import yaml
 from typer.testing import CliRunner
 
 from finetune import pretraining
+from finetune.checkpoints import last_checkpoint
 from finetune.errors import DataError, FolderError, KotuneError, ModelError, RecipeError
 from finetune.files import sha256_file
 from finetune.pretrain_batches import TrainBatches
 from finetune.pretrain_corpus import load_texts
 from finetune.pretrain_files import embed_model
-from finetune.pretrain_trainer import last_checkpoint
 from finetune.recipe import PretrainCorpus, PretrainRecipe
 from finetune.recipe_files import load_recipe
 from kotune import app
@@ -133,7 +133,7 @@ def test_interrupted_it_goes_on_to_the_same_weights(recipe, monkeypatch):
     assert not Path(again.folder).exists()
     monkeypatch.undo()
     (work / "steps" / "checkpoint-8" / "trainer_state.json").write_text('{"cut')
-    assert last_checkpoint(work / "steps").name == "checkpoint-4"
+    assert last_checkpoint(work / "steps").folder.name == "checkpoint-4"
     lines: list[str] = []
     folder = pretraining.pretrain(again, report=lines.append)
     assert any("going on from checkpoint-4" in line for line in lines)
@@ -146,7 +146,7 @@ def test_max_steps_at_resume_cools_down(recipe, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         pretraining.pretrain(with_training(recipe, max_steps=4, decay_ratio=0.01), report=silent)
     monkeypatch.undo()
-    assert last_checkpoint(work / "steps").name == "checkpoint-4"
+    assert last_checkpoint(work / "steps").folder.name == "checkpoint-4"
     folder = pretraining.pretrain(with_training(recipe, max_steps=8), report=silent)
     history = json.loads((folder / "metrics.json").read_text("utf-8"))["history"]
     rates = {row["step"]: row["learning_rate"] for row in history if "learning_rate" in row}

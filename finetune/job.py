@@ -1,0 +1,73 @@
+"""What a run works with: base, data, tokenizer, device, and the model ready to train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from finetune.adapters import attach_adapter
+from finetune.base import BaseModel, resolve_base
+from finetune.data import Corpus, load_corpus
+from finetune.models import load_base, load_base_tokenizer
+from finetune.precision import choose_device, choose_precision
+from finetune.recipe import FinetuneRecipe
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run works with, once everything was found and checked."""
+
+    recipe: FinetuneRecipe
+    base: BaseModel
+    corpus: Corpus
+    tokenizer: PreTrainedTokenizerBase
+    device: str
+    precision: str
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names in the order of their ids."""
+        return list(self.recipe.data.labels.values())
+
+
+def prepare_job(recipe: FinetuneRecipe) -> Job:
+    """Find base model, device, data and tokenizer; the cheap mistakes are told first."""
+    base = resolve_base(
+        recipe.model.source,
+        recipe.model.revision,
+        random_weights=recipe.model.random_weights,
+        seed=recipe.seed,
+    )
+    device = choose_device(recipe.training.device)
+    precision = choose_precision(recipe.training.precision, device)
+    corpus = load_corpus(recipe.data, recipe.seed)
+    return Job(recipe, base, corpus, load_base_tokenizer(base), device, precision)
+
+
+def build_model(job: Job) -> torch.nn.Module:
+    """Base model with a new head, adapter attached, on its device, ready to train."""
+    recipe = job.recipe
+    model = load_base(
+        job.base,
+        job.labels,
+        quantize_4bit=recipe.adapter.method == "qlora",
+        compute_dtype=DTYPES[job.precision],
+        device=job.device,
+        seed=recipe.seed,
+        dropout=recipe.model.dropout,
+    )
+    model.config.pad_token_id = job.tokenizer.pad_token_id
+    adapted = attach_adapter(
+        model,
+        method=recipe.adapter.method,
+        rank=recipe.adapter.rank,
+        alpha=recipe.adapter.alpha,
+        dropout=recipe.adapter.dropout,
+        target_modules=recipe.adapter.target_modules,
+        gradient_checkpointing=recipe.training.gradient_checkpointing,
+    )
+    return adapted.to(job.device)

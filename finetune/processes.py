@@ -1,0 +1,75 @@
+"""One process or several: what accelerate and torchrun tell each of them, and how to start them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from finetune.errors import RecipeError
+
+
+def process_count() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Whether this is the one that writes and speaks."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def divide_batch(micro_batch: int, processes: int) -> int:
+    """Rows of a micro-batch for each process; raises RecipeError where it does not divide."""
+    if micro_batch % processes:
+        raise RecipeError(
+            "training.batch_size does not divide among the processes",
+            received=f"{micro_batch} rows, {processes} processes",
+            allowed=f"a multiple of {processes}",
+            next_step=f"training.batch_size={-(-micro_batch // processes) * processes}",
+        )
+    return micro_batch // processes
+
+
+def join_processes(device: str) -> None:
+    """Meet the other processes before anything is loaded, each on its own device."""
+    if process_count() > 1:
+        from accelerate import PartialState
+
+        PartialState(cpu=device == "cpu")
+
+
+def wait_for_processes() -> None:
+    """Go on once every process has come this far."""
+    if process_count() > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+
+
+def is_sharded() -> bool:
+    """Whether FSDP spreads the model over the processes."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def leave_processes() -> None:
+    """Say goodbye to the other processes; what follows is one's own."""
+    if process_count() > 1:
+        import torch
+
+        torch.distributed.destroy_process_group()
+
+
+def launch_finetune(arguments: Sequence[str], processes: int) -> int:
+    """``accelerate launch -m finetune …`` in so many processes; its exit code.
+
+    On a CPU the processes talk through gloo, on GPUs through NCCL; accelerate chooses.
+    """
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+    command += ["--num_processes", str(processes), "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    if "OMP_NUM_THREADS" not in os.environ:
+        share = max(1, (os.cpu_count() or 1) // processes)
+        command += ["--num_cpu_threads_per_process", str(share)]
+    return subprocess.run([*command, "-m", "finetune", *arguments]).returncode
