@@ -17,11 +17,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(READY)
 
-demo: env .cache/demo-base  ## Train, export and benchmark on the embedded reviews
+demo: env  ## Train, export and benchmark on the embedded reviews
 	$(BIN)/kotune run configs/suites/demo.yaml
-
-.cache/demo-base: | env
-	$(BIN)/kotune pretrain configs/pretrain/demo-base.yaml
 
 test: env  ## The tests
 	$(BIN)/python -m pytest -m "not slow and not gpu"
