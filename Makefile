@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+GPU ?= .venv-gpu
 READY := $(VENV)/.ready
 
 .PHONY: help env demo test test-slow gpu lint clean
@@ -26,8 +27,22 @@ test: env  ## The tests
 test-slow: env  ## The longer proofs
 	$(BIN)/python -m pytest -m slow
 
-gpu: env  ## The tests that need CUDA
-	$(BIN)/python -m pytest -m gpu
+gpu: $(GPU)/.ready  ## On a GPU: its tests, then a report of every precision
+	$(GPU)/bin/python -m pytest -m gpu tests/gpu
+	$(GPU)/bin/kotune bench configs/suites/gpu-roberta-large-random.yaml
+	@if [ -n "$$KOTUNE_NSMC" ] && [ -n "$$KOTUNE_E5" ]; then \
+	  test -d .cache/e5-small-ko || $(GPU)/bin/python "$$KOTUNE_E5/unpack.py" .cache/e5-small-ko; \
+	  $(GPU)/bin/kotune bench configs/suites/gpu-nsmc-e5.yaml; \
+	else echo "KOTUNE_NSMC and KOTUNE_E5 are not set: no accuracy report"; fi
+
+# onnxruntime-gpu takes the place of onnxruntime, so it gets an environment of its own
+$(GPU)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(GPU)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,gpu]"
+	$(GPU)/bin/python -m pip uninstall --quiet --yes onnxruntime
+	$(GPU)/bin/python -m pip install --quiet onnxruntime-gpu
+	touch $(GPU)/.ready
 
 lint: env  ## Style and import order
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -21,6 +21,7 @@ from bench.cuda_engines import (
     BoundSession,
     compile_model,
     fix_tf32,
+    preload_cuda_libraries,
     set_torch_precision,
     torch_dtype,
 )
@@ -191,6 +192,9 @@ def _load_pipeline(variant: dict[str, Any], threads: int) -> Engine:
 def _load_onnx(variant: dict[str, Any], threads: int) -> Engine:
     from export.runtime import OnnxClassifier
 
+    on_gpu = variant["device"].startswith("cuda")
+    if on_gpu:
+        preload_cuda_libraries()
     classifier = OnnxClassifier(
         variant["folder"],
         variant["precision"],
@@ -199,7 +203,7 @@ def _load_onnx(variant: dict[str, Any], threads: int) -> Engine:
         verify=False,  # the benchmark has done so before it started its workers
         allow_failed=True,  # measured all the same; the report says that it failed
     )
-    if variant["device"].startswith("cuda"):
+    if on_gpu:
         classifier._session = BoundSession(classifier._session, variant["device"])
 
     def classify(text: str) -> int:

@@ -97,6 +97,7 @@ def _cell(cell: Cell | None) -> str:
     if cell is None:
         return ""
     detail = f" ({cell.detail})" if cell.detail else ""
+    detail += f" {cell.noise}" if cell.noise else ""
     return f"{cell.main}{MARKS[cell.mark]}{detail}"
 
 

@@ -15,7 +15,7 @@ from bench.statistics import Estimate
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows; ``detail`` is its smaller second line, ``sort`` the number behind it.
+    """What a cell shows; ``detail`` and ``noise`` are smaller lines, ``sort`` the number behind it.
 
     ``mark`` is "better", "worse" or "tie" where the cell is a comparison.
     """
@@ -25,6 +25,7 @@ class Cell:
     detail: str = ""
     mark: str = ""
     title: str = ""
+    noise: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,11 @@ def _speedup(row: Row) -> Cell | None:
     if row.speedup is None:
         return None
     mark = {"faster": "better", "slower": "worse", "tie": "tie"}[row.speed_finding or "tie"]
-    detail, title = _interval(row.speedup, text.times), ""
+    detail, title, noise = _interval(row.speedup, text.times), "", ""
     if row.noise_floor is not None and not row.is_noise_pair:
-        detail += f" ±{100 * row.noise_floor:.1f} %"
-        title = (
-            f"The baseline differed from itself by {100 * row.noise_floor:.1f} % in this benchmark"
-        )
-    return Cell(text.times(row.speedup.value), row.speedup.value, detail, mark, title)
+        noise = f"±{100 * row.noise_floor:.1f} %"
+        title = f"noise floor: the baseline differed from itself by {noise[1:]}"
+    return Cell(text.times(row.speedup.value), row.speedup.value, detail, mark, title, noise)
 
 
 def _size(row: Row) -> Cell | None:

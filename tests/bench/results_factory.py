@@ -35,9 +35,13 @@ def make_results(
     failed: bool = True,
     gpu: bool = False,
     noise_pair: bool = False,
+    scenarios: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """A results.json body; ``rows`` of the test set, the first ``variants`` of VARIANTS."""
+    """A results.json body; ``rows`` of the test set, the first ``variants`` of VARIANTS.
+
+    ``scenarios`` adds what not every benchmark measures: grid, server, seeds, energy, load.
+    """
     generator = np.random.default_rng(seed)
     truth = generator.integers(0, 2, rows)
     difficulty = generator.random(rows)
@@ -48,6 +52,8 @@ def make_results(
     if noise_pair:
         again = (f"{VARIANTS[0][0]}-again", *VARIANTS[0][1:])
         entries.insert(1, _variant(0, again, truth, difficulty, accuracy, gpu, generator))
+    if scenarios:
+        entries += _add_scenarios(entries, VARIANTS)
     if failed:
         entries.append(_failed())
     return {
@@ -71,6 +77,7 @@ def make_results(
             "latency_rows": 60,
             "throughput_batch_size": 32,
         },
+        "load": _load() if scenarios else [],
         "variants": entries,
         "training": {f"nsmc-{method}": _training(method) for method in ("full", "lora", "qlora")},
         "curves": {
@@ -144,6 +151,56 @@ def _variant(
         else {"total": 110_618_882, "trainable": 110_618_882 if method == "full" else 887_042},
         "training_time_s": None if runtime == "sklearn" else 1834.0 if method == "full" else 1290.5,
     }
+
+
+def _add_scenarios(
+    entries: list[dict[str, Any]], specs: list[tuple[Any, ...]]
+) -> list[dict[str, Any]]:
+    """Grid, server and energy in place; two more entries, of other seeds."""
+    p50 = {spec[0]: spec[2] for spec in specs}
+    for entry in entries:
+        time_ms = p50.get(entry["name"])
+        if entry["runtime"] == "sklearn" or time_ms is None:
+            continue
+        entry["grid"] = [
+            {
+                "batch": batch,
+                "length": length,
+                "samples_ms": [round(time_ms * (0.4 + length / 40) * (0.3 + 0.7 * batch), 4)] * 3,
+            }
+            for batch in (1, 8, 32)
+            for length in (16, 32, 64, 128)
+        ]
+        entry["server"] = [
+            {"max_batch": size, "bound_ms": 100.0, "rate_per_s": gain * 700 / time_ms, "p99_ms": 97}
+            for size, gain in ((1, 1.0), (32, 2.1))
+        ]
+        for passed in entry["latency"]:
+            passed["energy_j"] = {"cpu": round(0.03 * time_ms * 60, 3)}
+    return [_of_seed(entry, seed) for entry in entries[:1] + entries[2:3] for seed in (43, 44)]
+
+
+def _of_seed(entry: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The same recipe with another seed: wrong on a few other rows. Marks the first as seed 42."""
+    entry |= {"recipe": entry["method"], "seed": 42}
+    flipped = set(range(seed, len(entry["predicted"]), 97))
+    return {
+        **entry,
+        "name": f"{entry['name']}-s{seed}",
+        "run": f"{entry['run']}-s{seed}",
+        "seed": seed,
+        "grid": [],
+        "server": [],
+        "predicted": [1 - c if i in flipped else c for i, c in enumerate(entry["predicted"])],
+    }
+
+
+def _load() -> list[dict[str, Any]]:
+    return [
+        {"process": process, "block": 0, "round": number, "foreign_cores": 0.2 + 0.1 * number}
+        for process in range(3)
+        for number in range(6)
+    ]
 
 
 def _failed() -> dict[str, Any]:

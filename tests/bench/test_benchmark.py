@@ -13,8 +13,8 @@ import pytest
 
 from bench import benchmark
 from bench import measure as measure_module
+from bench.block import agreement
 from bench.compose import plain_command
-from bench.measure import agreement
 from bench.settings import BenchSection
 from finetune.errors import FolderError, GateError
 from finetune.run_folder import open_run, read_rows
@@ -27,6 +27,8 @@ QUICK = {
     "throughput_rounds": 1,
     "warmup_s": 0.5,
     "threads": 1,
+    "target_half_width": None,
+    "noise_pair": False,
 }
 
 
@@ -141,26 +143,73 @@ def test_without_accuracy_no_classes_are_kept(folders: list[Path], tmp_path: Pat
     assert all(one["predicted"] == [] for one in results["variants"])
 
 
-def test_several_processes_a_budget_and_fewer_rows(folders: list[Path], tmp_path: Path) -> None:
+def test_several_processes_and_the_baseline_twice(folders: list[Path], tmp_path: Path) -> None:
     results = measure(
         folders[1:],
         tmp_path / "report",
         variants=["lora-onnx-int8"],
         processes=2,
+        rounds=1,
+        test_rows=10,
+        noise_pair=BenchSection().noise_pair,
+    )
+    one, again = results["variants"]
+    assert (one["name"], again["name"]) == ("lora-onnx-int8", "lora-onnx-int8-again")
+    for variant in (one, again):
+        taken = [(entry["process"], entry["round"]) for entry in variant["latency"]]
+        assert taken == [(0, 0), (1, 0)]
+        assert len(variant["load_s"]) == 2
+    assert (len(one["predicted"]), again["predicted"]) == (10, [])
+    assert "10 of" in results["data"]["description"]
+    assert results["settings"]["processes"] == results["settings"]["processes_planned"] == 2
+    assert [(entry["process"], entry["round"]) for entry in results["load"]] == [(0, 0), (1, 0)]
+    assert all(entry["foreign_cores"] is not None for entry in results["load"])
+
+
+def test_a_spent_budget_leaves_one_round_of_one_process(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    results = measure(
+        folders[1:],
+        tmp_path / "report",
+        variants=["lora-onnx-int8"],
+        processes=3,
         rounds=50,
         time_budget_s=0.001,
-        test_rows=10,
-        noise_pair=True,
     )
-    assert [one["name"] for one in results["variants"]] == [
-        "lora-onnx-int8",
-        "lora-onnx-int8-again",
-    ]
-    for one in results["variants"]:
-        assert [(entry["process"], entry["round"]) for entry in one["latency"]] == [(0, 0), (1, 0)]
-        assert len(one["predicted"]) == 10
-        assert len(one["load_s"]) == 2
-    assert "10 of" in results["data"]["description"]
+    (variant,) = results["variants"]
+    assert [(entry["process"], entry["round"]) for entry in variant["latency"]] == [(0, 0)]
+    assert (results["settings"]["processes"], results["settings"]["processes_planned"]) == (1, 3)
+
+
+def test_grid_and_server_are_measured_on_request(folders: list[Path], tmp_path: Path) -> None:
+    results = measure(
+        folders,
+        tmp_path / "report",
+        variants=["lora-onnx-fp32", "tfidf-sklearn-fp64"],
+        throughput_rows=0,
+        accuracy=False,
+        grid=True,
+        grid_batches=[1, 4],
+        grid_lengths=[8, 16, 500],
+        server=True,
+        server_p99_ms=30,
+        server_queries=100,
+        server_max_batch=4,
+        where="p50_ms<=1000",
+    )
+    onnx, tfidf = results["variants"]
+    cells = [(cell["batch"], cell["length"]) for cell in onnx["grid"]]
+    assert cells == [(1, 8), (1, 16), (4, 8), (4, 16)]  # of 500 tokens the model takes 32
+    assert all(len(cell["samples_ms"]) >= 3 for cell in onnx["grid"])
+    assert tfidf["grid"] == []  # it has no tokens
+    for variant in (onnx, tfidf):
+        assert [one["max_batch"] for one in variant["server"]] == [1, 4]
+        assert all(one["rate_per_s"] > 0 for one in variant["server"])
+        assert all(one["p99_ms"] <= 30 for one in variant["server"])
+    page = (tmp_path / "report" / "report.html").read_text("utf-8")
+    for told in ('id="lengths"', 'id="server"', "fastest variant that satisfies all"):
+        assert told in page
 
 
 def test_where_memory_is_short_workers_take_turns(
@@ -177,7 +226,7 @@ def test_an_interrupted_benchmark_goes_on_after_its_last_process(
     folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"variants": ["lora-onnx-fp32"], "processes": 2, "throughput_rows": 0}
-    first_run = measure_module._Block.run
+    first_run = measure_module.Block.run
 
     def interrupt(block: Any) -> None:
         if block.process == 1:
@@ -185,7 +234,7 @@ def test_an_interrupted_benchmark_goes_on_after_its_last_process(
         first_run(block)
 
     with monkeypatch.context() as patch:
-        patch.setattr(measure_module._Block, "run", interrupt)
+        patch.setattr(measure_module.Block, "run", interrupt)
         with pytest.raises(KeyboardInterrupt):
             measure(folders[1:], tmp_path / "report", **settings)
     partial = tmp_path / ".report.partial.json"

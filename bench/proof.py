@@ -1,0 +1,259 @@
+"""Is the benchmark itself right? False differences, known differences, narrow intervals, its cost.
+
+    python -m bench.proof aa artifacts/NAME    # the same variant thrice: no difference may be found
+    python -m bench.proof ab artifacts/NAME    # one of two 5 % slower: has to be found
+    python -m bench.proof cost artifacts/NAME  # the harness against a bare loop
+
+Each prints a Markdown table for docs/results and its verdict; exit code 1 where the claim fails.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from bench.benchmark import available_cores, make_plan
+from bench.block import Plan
+from bench.checkpoint import Checkpoint, Measurement
+from bench.driver import WorkerProcess
+from bench.measure import measure_variants
+from bench.prepare import prepare_variants
+from bench.report.summary import noise_floor
+from bench.rows import choose_test_rows
+from bench.schedule import latency_samples
+from bench.statistics import (
+    Estimate,
+    collect_samples,
+    half_width,
+    median_ratio,
+    ratio_finding,
+)
+from bench.variants import Variant, choose_variants, find_contenders
+from finetune.console import run_app, tell
+from finetune.errors import GateError
+
+SLOWDOWN = 0.05
+FALSE_SHARE = 0.1  # of repetitions that may call the same thing different: 2 of 20
+FOUND_SHARE = 0.9  # of repetitions that must find the slowdown: 18 of 20
+WIDEST = 0.03
+COST = 0.02
+PAIRS = 12  # of a harness pass and a bare pass
+Again = Annotated[int, typer.Option("--repetitions", help="benchmarks to run")]
+Budget = Annotated[float, typer.Option("--budget", help="seconds of each")]
+Choice = Annotated[str | None, typer.Option("--variant", help="the first one by default")]
+Override = Annotated[list[str] | None, typer.Option("--set", help="a bench setting, rounds=2")]
+Folders = Annotated[list[Path], typer.Argument(help="run and artifact folders")]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Repetition:
+    """One benchmark: the ratio of the two medians, what it was called, and the foreign load."""
+
+    ratio: Estimate
+    floor: float
+    finding: str
+    rounds: int
+    foreign_cores: float | None
+
+
+@app.command("aa")
+def prove_same(
+    folders: Folders,
+    repetitions: Again = 20,
+    budget: Budget = 180.0,
+    variant: Choice = None,
+    settings: Override = None,
+) -> None:
+    """The same variant three times: a pair for the noise floor, and a third that is the same."""
+    found = repeat(folders, variant, 0.0, repetitions, budget, settings or [])
+    false = sum(one.finding != "tie" for one in found)
+    widest = max(half_width(one.ratio) for one in found)
+    print_table(found)
+    tell(f"{false} of {repetitions} called a difference; widest half-width {100 * widest:.2f} %")
+    faults = [f"{false} false differences"] if false > FALSE_SHARE * repetitions else []
+    faults += [f"half-width {100 * widest:.2f} %"] if widest > WIDEST else []
+    check(faults, f"at most {FALSE_SHARE:.0%} false, half-width at most {WIDEST:.0%}")
+
+
+@app.command("ab")
+def prove_different(
+    folders: Folders,
+    repetitions: Again = 20,
+    budget: Budget = 180.0,
+    variant: Choice = None,
+    settings: Override = None,
+    slowdown: Annotated[float, typer.Option(help="a share of each call")] = SLOWDOWN,
+) -> None:
+    """A variant against itself with every call longer: the difference has to be found."""
+    found = repeat(folders, variant, slowdown, repetitions, budget, settings or [])
+    right = sum(one.finding == "higher" for one in found)
+    print_table(found)
+    tell(f"{right} of {repetitions} found the slowdown of {slowdown:.0%}")
+    faults = [f"found in {right} of {repetitions}"] if right < FOUND_SHARE * repetitions else []
+    check(faults, f"found in at least {FOUND_SHARE:.0%}")
+
+
+@app.command("cost")
+def prove_cost(
+    folders: Folders,
+    variant: Choice = None,
+    pairs: Annotated[int, typer.Option(help="harness passes, each beside a bare one")] = PAIRS,
+    settings: Override = None,
+) -> None:
+    """Passes as the benchmark makes them, against a loop with one clock around it."""
+    with proof_plan(folders, variant, 0.0, 600.0, settings or []) as (variants, plan):
+        ratio = harness_cost(variants[0], plan, pairs)
+    tell("| harness / bare | 95 % interval | pairs |")
+    tell("| ---: | ---: | ---: |")
+    tell(f"| {ratio.value:.4f} | {_ends(ratio)} | {pairs} |")
+    faults = [f"{ratio.value - 1:.2%}"] if ratio.value - 1 > COST else []
+    check(faults, f"the harness adds less than {COST:.0%}")
+
+
+def repeat(
+    folders: Sequence[Path],
+    name: str | None,
+    slowdown: float,
+    repetitions: int,
+    budget: float,
+    settings: list[str],
+) -> list[Repetition]:
+    """Run the benchmark so many times, each with fresh processes and another order of rounds."""
+    found = []
+    with proof_plan(folders, name, slowdown, budget, settings) as (variants, plan):
+        for number in range(repetitions):
+            section = plan.settings.model_copy(update={"seed": plan.settings.seed + number})
+            one = dataclasses.replace(plan, settings=section)
+            found.append(measure_once(variants, one))
+            tell(f"repetition {number + 1}/{repetitions}: {found[-1].finding}")
+    return found
+
+
+def measure_once(variants: Sequence[Variant], plan: Plan) -> Repetition:
+    """One benchmark of variant, its second time and the third; the third over the first."""
+    progress = measure_variants(variants, plan)
+    plan.checkpoint.clear()
+    first, again, third = (_measured(progress.variants[one.name]) for one in variants)
+    floor = noise_floor(median_ratio(first, again))
+    ratio = median_ratio(third, first)
+    loads = [one["foreign_cores"] for one in progress.load if one["foreign_cores"] is not None]
+    return Repetition(
+        ratio,
+        floor,
+        ratio_finding(ratio, floor),
+        len(progress.variants[variants[0].name].latency),
+        float(np.median(loads)) if loads else None,
+    )
+
+
+def harness_cost(variant: Variant, plan: Plan, pairs: int) -> Estimate:
+    """Median time of a review as it is measured over that in a bare loop, in one process."""
+    worker = WorkerProcess(plan.threads, plan.settings.call_timeout_s)
+    passes: dict[str, list[tuple[int, int, list[float]]]] = {"latency": [], "bare": []}
+    texts = plan.rows.texts_at(plan.rows.latency)
+    generator = np.random.default_rng(plan.settings.seed)
+    try:
+        content = {"latency_texts": texts, "throughput_texts": []}
+        worker.ask("prepare", variant=variant.as_job(), threads=plan.threads, **content)
+        worker.ask("load")
+        worker.ask("warm_up", limit_s=plan.settings.warmup_s)
+        for number in range(pairs):
+            for kind in generator.permutation(list(passes)).tolist():
+                answer = worker.ask(kind)
+                total = answer.get("seconds") or sum(answer["samples_ms"]) / 1e3
+                passes[kind].append((0, number, [total]))
+    finally:
+        worker.close()
+    harness, bare = (collect_samples(passes[kind]) for kind in ("latency", "bare"))
+    return median_ratio(harness, bare)
+
+
+@contextmanager
+def proof_plan(
+    folders: Sequence[Path], name: str | None, slowdown: float, budget: float, settings: list[str]
+) -> Iterator[tuple[list[Variant], Plan]]:
+    """The variants and the plan of a proof; what was prepared is removed at the end."""
+    from bench.cli import folder_settings
+
+    plain = [f"time_budget_s={budget}", "accuracy=false", "throughput_rows=0", *settings]
+    section = folder_settings(plain)
+    contenders = find_contenders(list(folders))
+    chosen = choose_variants(contenders, [name] if name else "default")[0]
+    variants = three_times(chosen, slowdown)
+    threads = section.threads or available_cores()
+    with tempfile.TemporaryDirectory(prefix="kotune-proof-") as place:
+        scratch = Path(place)
+        prepared = prepare_variants(
+            variants,
+            contenders,
+            scratch,
+            seed=section.seed,
+            threads=threads,
+            timeout_s=section.call_timeout_s,
+            report=tell,
+        )
+        rows = choose_test_rows(contenders, section)
+        checkpoint = Checkpoint(scratch / "partial.json", "proof")
+        plan = make_plan(prepared, rows, section, threads, checkpoint, _quiet, chosen.name)
+        yield [one.variant for one in prepared], plan
+
+
+def three_times(variant: Variant, slowdown: float) -> list[Variant]:
+    """The variant, its second time for the noise floor, and a third that may be slower."""
+    again = dataclasses.replace(variant, name=f"{variant.name}-again", is_noise_pair=True)
+    third = dataclasses.replace(variant, name=f"{variant.name}-third", slowdown=slowdown)
+    return [variant, again, third]
+
+
+def print_table(found: Sequence[Repetition]) -> None:
+    """One row per repetition."""
+    tell(
+        "| # | third / first | 95 % interval | half-width | noise floor | finding | rounds | load |"
+    )
+    tell("| ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |")
+    for number, one in enumerate(found, start=1):
+        load = "" if one.foreign_cores is None else f"{one.foreign_cores:.2f}"
+        interval = f"{one.ratio.value:.4f} | {_ends(one.ratio)} | {half_width(one.ratio):.2%}"
+        told = f"{one.floor:.2%} | {one.finding} | {one.rounds} | {load}"
+        tell(f"| {number} | {interval} | {told} |")
+
+
+def check(faults: list[str], claim: str) -> None:
+    """Say that the claim holds, or raise GateError."""
+    if faults:
+        raise GateError("the proof failed", received="; ".join(faults), allowed=claim)
+    tell(f"holds: {claim}")
+
+
+def _measured(one: Measurement) -> Any:
+    if one.reason:
+        raise GateError("a variant could not be measured", received=one.reason)
+    return latency_samples(one)
+
+
+def _ends(ratio: Estimate) -> str:
+    if ratio.low is None or ratio.high is None:
+        return "–"
+    return f"{ratio.low:.4f}–{ratio.high:.4f}"
+
+
+def _quiet(line: str) -> None:
+    """Progress of each of twenty benchmarks helps nobody."""
+
+
+def main() -> None:
+    """The command line of the proofs."""
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()
