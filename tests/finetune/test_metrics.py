@@ -122,6 +122,14 @@ def test_mcnemar_is_exact_when_few_rows_are_discordant() -> None:
     assert mcnemar_test(0, 0) == (1.0, "exact")
 
 
+def test_mcnemar_is_the_published_example() -> None:
+    """Agresti 2002, section 10.1.1, approval of a prime minister: 86 and 150, z = -4.17."""
+    p, form = mcnemar_test(86, 150)
+    assert form == "chi-squared"
+    corrected = 4.17 * (150 - 86 - 1) / (150 - 86)
+    assert np.sqrt(stats.chi2.isf(p, df=1)) == pytest.approx(corrected, abs=0.005)
+
+
 @given(st.integers(0, 200), st.integers(0, 200))
 def test_mcnemar_does_not_care_who_is_the_baseline(gained: int, lost: int) -> None:
     p, form = mcnemar_test(gained, lost)
