@@ -10,9 +10,11 @@ Each prints a Markdown table for docs/results and its verdict; exit code 1 where
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,9 +74,11 @@ def prove_same(
     budget: Budget = 180.0,
     variant: Choice = None,
     settings: Override = None,
+    busy: Annotated[bool, typer.Option("--busy", help="another program on one core")] = False,
 ) -> None:
     """The same variant three times: a pair for the noise floor, and a third that is the same."""
-    found = repeat(folders, variant, 0.0, repetitions, budget, settings or [])
+    with busy_core() if busy else nullcontext():
+        found = repeat(folders, variant, 0.0, repetitions, budget, settings or [])
     false = sum(one.finding != "tie" for one in found)
     widest = max(half_width(one.ratio) for one in found)
     print_table(found)
@@ -205,6 +209,16 @@ def proof_plan(
         checkpoint = Checkpoint(scratch / "partial.json", "proof")
         plan = make_plan(prepared, rows, section, threads, checkpoint, _quiet, chosen.name)
         yield [one.variant for one in prepared], plan
+
+
+@contextmanager
+def busy_core() -> Iterator[None]:
+    """One core kept busy by a program that is none of ours."""
+    with subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def three_times(variant: Variant, slowdown: float) -> list[Variant]:

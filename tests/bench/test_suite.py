@@ -55,6 +55,8 @@ def write_suite(place: Path, make_base, reviews: Path):
                 "throughput_rows": 0,
                 "warmup_s": 0.2,
                 "threads": 1,
+                "noise_pair": False,
+                "target_half_width": None,
                 "variants": ["lora-onnx-fp32", "lora-onnx-int8"],
                 "baseline": "lora-onnx-fp32",
             },
