@@ -33,7 +33,7 @@ def text_of_length(
         if found >= tokens:
             break
         text += FILLER
-    return text if count_tokens(text) == tokens and count_tokens(text + FILLER) >= tokens else None
+    return text if count_tokens(text) == tokens else None
 
 
 def batch_of_length(

@@ -1,4 +1,7 @@
-"""Headless Chromium over its debugging pipe: load a page, ask it things, photograph it."""
+"""Headless Chromium over its debugging pipe: load a page, ask it things, photograph it.
+
+python tests/bench/chromium.py docs/results/nsmc-e5/report.html docs/report.png
+"""
 
 from __future__ import annotations
 
@@ -137,3 +140,17 @@ def open_browser() -> Iterator[Page]:
             process.wait(timeout=20)
             os.close(to_browser)
             os.close(from_browser)
+
+
+def main() -> None:
+    """Photograph the top of a page: its verdict, first picture and the head of its table."""
+    import sys
+
+    page, target = map(Path, sys.argv[1:3])
+    with open_browser() as browser:
+        browser.open(page, 1280)
+        browser.photograph(target, {"x": 0, "y": 0, "width": 1280, "height": 1180})
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from report_folder import write_results
 from results_factory import make_results
 from typer.testing import CliRunner
 
+from bench.cli import folder_settings
 from bench.report.conditions import FIELDS, OPERATORS, check_row, parse_conditions
 from bench.report.results import read_results
 from bench.report.selection import select_variant
@@ -89,6 +90,12 @@ def test_units_are_converted(words: str, limit: float) -> None:
 def test_what_cannot_be_read_is_told(words: str, told: str) -> None:
     with pytest.raises(RecipeError, match=told.replace("(", r"\(")):
         parse_conditions(words)
+
+
+def test_a_benchmark_refuses_wrong_conditions_before_it_measures() -> None:
+    with pytest.raises(RecipeError, match="did you mean 'p95_ms'"):
+        folder_settings(["where=p95<=20"])
+    assert folder_settings([f'where="{ISSUE}"']).where == ISSUE
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -100,6 +100,19 @@ def test_unseen_rows_have_their_own_accuracy(folder: Path) -> None:
     assert ">Unseen<" in (folder / "report.html").read_text("utf-8")
 
 
+def test_the_latex_table_is_whole(folder: Path) -> None:
+    table = (folder / "results.tex").read_text("utf-8")
+    rows = [line for line in table.splitlines() if line.endswith(r"\\")]
+    head, *body = rows
+    assert len({row.count("&") for row in rows}) == 1
+    assert len(body) == len(make_results()["variants"]) - 1  # the failed one has no figures
+    assert head.startswith(r"Variant & Accuracy, \%")
+    assert r"\textbf{full-pytorch-fp32}" in body[0]
+    assert table.count(r"$\approx$") >= 2
+    assert not re.search(r"(?<!\\)[%_#]", table.split("\n", 1)[1])
+    assert not set("−×…") & set(table)
+
+
 def test_pictures_are_files_of_their_own(folder: Path) -> None:
     for path in (folder / "plots").iterdir():
         text = path.read_text("utf-8")
