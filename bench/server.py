@@ -74,21 +74,30 @@ def poisson_arrivals(rate_per_s: float, queries: int, seed: Sequence[int]) -> np
 
 
 def serve_arrivals(
-    arrivals_s: np.ndarray, answer: Callable[[list[int]], Any], max_batch: int, clock: Clock
+    arrivals_s: np.ndarray,
+    answer: Callable[[list[int]], Any],
+    max_batch: int,
+    clock: Clock,
+    bound_s: float = float("inf"),
 ) -> np.ndarray:
     """Answer every query once it has arrived; its latency in seconds (queries,).
 
-    ``answer`` gets the indices of the queries to answer together, at most ``max_batch``.
+    ``answer`` gets the indices of the queries to answer together, at most ``max_batch``. Once
+    more than a hundredth of all were later than ``bound_s``, the rest cannot mend the p99: the
+    latencies so far are returned.
     """
-    began, latencies, done = clock.now(), np.empty(len(arrivals_s)), 0
+    began, latencies, done, late = clock.now(), np.empty(len(arrivals_s)), 0, 0
     while done < len(arrivals_s):
         clock.wait_until(began + arrivals_s[done])
         here = int(np.searchsorted(arrivals_s, clock.now() - began, side="right"))
         end = min(max(here, done + 1), done + max_batch)
         answer(list(range(done, end)))
         latencies[done:end] = clock.now() - began - arrivals_s[done:end]
+        late += int((latencies[done:end] > bound_s).sum())
         done = end
-    return latencies
+        if late * 100 > len(arrivals_s):
+            break
+    return latencies[:done]
 
 
 def highest_rate(

@@ -146,10 +146,11 @@ class Worker:
 
         def try_rate(rate_per_s: float, trial: int) -> np.ndarray:
             arrivals = poisson_arrivals(rate_per_s, message["queries"], (message["seed"], trial))
-            return serve_arrivals(arrivals, answer, max_batch, WallClock())
+            return serve_arrivals(arrivals, answer, max_batch, WallClock(), bound_s)
 
+        bound_s = message["bound_ms"] / 1e3
         first = 1e3 / statistics.median(single_stream(self.engine.classify, texts))
-        found = highest_rate(try_rate, message["bound_ms"] / 1e3, first / 2)
+        found = highest_rate(try_rate, bound_s, first / 2)
         return {
             "max_batch": max_batch,
             "bound_ms": message["bound_ms"],

@@ -16,7 +16,7 @@ Figure = tuple[str, Callable[[Row], float | None]]
 FIGURES: tuple[Figure, ...] = (
     ("Size on disk", lambda row: row.size_bytes),
     ("Peak memory", lambda row: row.peak_memory_bytes),
-    ("Peak VRAM, PyTorch", lambda row: row.peak_vram_bytes),
+    ("VRAM, torch", lambda row: row.peak_vram_bytes),
     ("VRAM, NVML", lambda row: row.device_bytes),
 )
 

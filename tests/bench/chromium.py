@@ -143,13 +143,13 @@ def open_browser() -> Iterator[Page]:
 
 
 def main() -> None:
-    """Photograph the top of a page: its verdict, first picture and the head of its table."""
+    """Photograph the top of a page: its verdict, first picture."""
     import sys
 
     page, target = map(Path, sys.argv[1:3])
     with open_browser() as browser:
         browser.open(page, 1280)
-        browser.photograph(target, {"x": 0, "y": 0, "width": 1280, "height": 1180})
+        browser.photograph(target, {"x": 0, "y": 0, "width": 1280, "height": 1090})
 
 
 if __name__ == "__main__":

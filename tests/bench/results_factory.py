@@ -144,6 +144,7 @@ def _variant(
         "load_s": [round(size_mb / 300 + 0.2, 3)] * 3,
         "peak_memory_bytes": [memory_mb * 10**6 + 1000 * process for process in range(3)],
         "peak_vram_bytes": [size_mb * 2 * 10**6] * 3 if gpu and runtime == "pytorch" else [],
+        "device_bytes": [size_mb * 3 * 10**6] * 3 if gpu and runtime == "pytorch" else [],
         "size_bytes": size_mb * 10**6,
         "adapter_bytes": 3_700_000 if method in ("lora", "qlora") else None,
         "parameters": None

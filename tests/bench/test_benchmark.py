@@ -193,7 +193,7 @@ def test_grid_and_server_are_measured_on_request(folders: list[Path], tmp_path: 
         grid_batches=[1, 4],
         grid_lengths=[8, 16, 500],
         server=True,
-        server_p99_ms=30,
+        server_p99_ms=200,
         server_queries=100,
         server_max_batch=4,
         where="p50_ms<=1000",
@@ -206,7 +206,7 @@ def test_grid_and_server_are_measured_on_request(folders: list[Path], tmp_path: 
     for variant in (onnx, tfidf):
         assert [one["max_batch"] for one in variant["server"]] == [1, 4]
         assert all(one["rate_per_s"] > 0 for one in variant["server"])
-        assert all(one["p99_ms"] <= 30 for one in variant["server"])
+        assert all(one["p99_ms"] <= 200 for one in variant["server"])
     page = (tmp_path / "report" / "report.html").read_text("utf-8")
     for told in ('id="lengths"', 'id="server"', "fastest variant that satisfies all"):
         assert told in page

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,10 +12,16 @@ from hypothesis import strategies as st
 from results_factory import make_results
 from scipy import stats
 
+from bench.checkpoint import Measurement
+from bench.compose import describe_variant
+from bench.prepare import Prepared
 from bench.report.results import Results
 from bench.report.scenario_grids import seed_summaries, seeds_grid
 from bench.report.summary import summarise
 from bench.seeds import compare_seeds, mean_interval, summarise_seeds
+from bench.variants import Contender, Variant
+from finetune.recipe import FinetuneRecipe
+from finetune.run_folder import Run
 
 # Student 1908, "The probable error of a mean": hours of sleep gained with two drugs
 FIRST = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -71,6 +80,32 @@ def test_recipes_are_compared_with_the_baselines_and_corrected() -> None:
     assert found["same"].comparison.finding == "tie"
     assert found["better"].comparison.p_adjusted >= found["better"].comparison.p_value
     assert all(one.comparison is None for one in summarise_seeds(groups, None))
+
+
+def test_recipes_that_differ_only_in_seed_and_name_are_one() -> None:
+    def described(**changes: Any) -> dict[str, Any]:
+        content = {"data": {"source": "sample", "seed": 1}, **changes}
+        recipe = FinetuneRecipe.model_validate(content)
+        run = Run(Path("runs/a"), "a", "lora", {}, ("부정", "긍정"), 32, recipe, {})
+        variant = Variant("a", "lora", "onnx", "fp32", None, Contender(run, None), "")
+        return describe_variant(Prepared(variant, 1, None, None, None), Measurement())
+
+    first = described(seed=1, name="one")
+    other = described(seed=2, name="two", output="elsewhere/{name}")
+    assert first["recipe"] == other["recipe"]
+    assert (first["seed"], other["seed"]) == (1, 2)
+    assert described(adapter={"rank": 4})["recipe"] != first["recipe"]
+
+
+def test_one_data_seed_gives_all_seeds_the_same_rows() -> None:
+    from finetune.data import load_corpus
+
+    section = FinetuneRecipe.model_validate({"data": {"source": "sample", "seed": 5}}).data
+    one, other = (load_corpus(section, seed) for seed in (1, 2))
+    assert one.test["row"].tolist() == other.test["row"].tolist()
+    free = section.model_copy(update={"seed": None})
+    rows = [load_corpus(free, seed).train["row"].tolist() for seed in (1, 2)]
+    assert rows[0] != rows[1]
 
 
 def test_the_report_groups_runs_by_their_recipe() -> None:

@@ -119,6 +119,18 @@ def test_queries_are_answered_in_order_and_none_before_it_came(
     assert (latencies >= SERVICE_S - 1e-12).all()
 
 
+def test_a_hopeless_trial_ends_early_and_fails() -> None:
+    clock = VirtualClock()
+
+    def answer(indices: list[int]) -> None:
+        clock.time += SERVICE_S
+
+    arrivals = poisson_arrivals(3 / SERVICE_S, 1_000, (0,))
+    latencies = serve_arrivals(arrivals, answer, 1, clock, bound_s=3 * SERVICE_S)
+    assert 10 < len(latencies) < 200
+    assert np.percentile(latencies, 99, method="higher") > 3 * SERVICE_S
+
+
 def test_arrivals_are_poisson() -> None:
     gaps = np.diff(poisson_arrivals(50.0, 20_000, (1,)), prepend=0)
     assert gaps.mean() == pytest.approx(0.02, rel=0.03)
