@@ -53,9 +53,8 @@ def _protocol(summary: Summary) -> str:
 
 def _rounds_told(summary: Summary) -> str:
     """Rounds per process as they were run; a number that differs between processes as a range."""
-    counts = Counter(
-        entry.process for one in summary.results.variants[:1] for entry in one.latency
-    ).values()
+    longest = max(summary.results.variants, key=lambda one: len(one.latency))
+    counts = Counter(entry.process for entry in longest.latency).values()
     if not counts:
         return f"{text.plural(summary.results.settings['rounds'], 'round')} per process"
     least, most = min(counts), max(counts)
