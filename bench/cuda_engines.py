@@ -46,14 +46,6 @@ def compile_model(model: Any) -> Any:
     return torch.compile(model, dynamic=True)
 
 
-def preload_cuda_libraries() -> None:
-    """Let ONNX Runtime find CUDA and cuDNN where PyTorch's wheels put them (onnxruntime 1.21)."""
-    import onnxruntime
-
-    if hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
-
-
 class BoundSession:
     """An ONNX Runtime session that is run by IOBinding: inputs and outputs live on the device.
 

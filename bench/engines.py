@@ -21,10 +21,10 @@ from bench.cuda_engines import (
     BoundSession,
     compile_model,
     fix_tf32,
-    preload_cuda_libraries,
     set_torch_precision,
     torch_dtype,
 )
+from bench.gpu import preload_cuda_libraries
 
 SPIN_S = 0.0005
 LIBRARIES = {
@@ -71,6 +71,8 @@ def import_libraries(variant: dict[str, Any], threads: int) -> None:
         torch.set_num_threads(threads)
         set_torch_precision(variant["precision"])
         _import_architecture(variant)
+    elif variant["device"].startswith("cuda"):
+        preload_cuda_libraries()
 
 
 def _import_architecture(variant: dict[str, Any]) -> None:
@@ -192,9 +194,6 @@ def _load_pipeline(variant: dict[str, Any], threads: int) -> Engine:
 def _load_onnx(variant: dict[str, Any], threads: int) -> Engine:
     from export.runtime import OnnxClassifier
 
-    on_gpu = variant["device"].startswith("cuda")
-    if on_gpu:
-        preload_cuda_libraries()
     classifier = OnnxClassifier(
         variant["folder"],
         variant["precision"],
@@ -203,7 +202,7 @@ def _load_onnx(variant: dict[str, Any], threads: int) -> Engine:
         verify=False,  # the benchmark has done so before it started its workers
         allow_failed=True,  # measured all the same; the report says that it failed
     )
-    if on_gpu:
+    if variant["device"].startswith("cuda"):
         classifier._session = BoundSession(classifier._session, variant["device"])
 
     def classify(text: str) -> int:

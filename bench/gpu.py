@@ -55,3 +55,11 @@ def open_gpu(device: str) -> Gpu | None:
         return Gpu(pynvml, int(device.partition(":")[2] or 0))
     except pynvml.NVMLError:
         return None
+
+
+def preload_cuda_libraries() -> None:
+    """Let ONNX Runtime find CUDA and cuDNN where PyTorch's wheels put them (onnxruntime 1.21)."""
+    import onnxruntime
+
+    if hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()

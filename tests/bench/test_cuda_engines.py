@@ -1,4 +1,4 @@
-"""What of the GPU variants runs on a CPU: IOBinding, float16 graphs, names, TF32's switch."""
+"""What of the GPU variants runs on a CPU: float16 graphs, names, TF32's switch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.cuda_engines import BoundSession, fix_tf32, torch_dtype
+from bench.cuda_engines import fix_tf32, torch_dtype
 from bench.cuda_variants import onnx_precisions
 from bench.half import write_half
 from bench.prepare import prepare_variants
@@ -16,15 +16,6 @@ from bench.variants import choose_variants, find_contenders, list_variants
 from export.runtime import OnnxClassifier
 
 TEXTS = ["정말 재미있다 최고", "지루하다 실망 영화", "감동 추천 명작 영화 배우", "최악 별로"]
-
-
-def test_io_binding_gives_the_sessions_answers(make_artifact) -> None:
-    """The binding's device is the CPU here; on a GPU it is the same code with another name."""
-    classifier = OnnxClassifier(make_artifact("lora", "roberta"), "fp32", threads=1)
-    expected = classifier.logits(TEXTS)
-    classifier._session = BoundSession(classifier._session, "cpu")
-    np.testing.assert_array_equal(classifier.logits(TEXTS), expected)
-    np.testing.assert_array_equal(classifier.logits(TEXTS[:1]), expected[:1])
 
 
 def test_a_float16_graph_is_half_the_size_and_gives_the_classes(
