@@ -169,7 +169,8 @@ def test_a_gpu_adds_a_column(tmp_path: Path) -> None:
     write_report(write_results(tmp_path, make_results(gpu=True)))
     page = (tmp_path / "report.html").read_text("utf-8")
     assert ">VRAM<" in page
-    assert "Peak VRAM" in page
+    assert "VRAM, torch" in page
+    assert "VRAM, NVML" in page
     assert "H100" in page
 
 
