@@ -68,6 +68,7 @@ def launch_finetune(arguments: Sequence[str], processes: int) -> int:
     """
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
     command += ["--num_processes", str(processes), "--num_machines", "1"]
+    command += ["--main_process_port", "0"]  # a free one
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     if "OMP_NUM_THREADS" not in os.environ:
         share = max(1, (os.cpu_count() or 1) // processes)

@@ -24,9 +24,8 @@ R = TypeVar("R", bound=BaseModel)
 def packaged_recipes() -> dict[str, Path]:
     """Name (``finetune/tiny-lora``) → file, of every recipe shipped in ``configs/``."""
     root = Path(str(files("configs")))
-    return {
-        str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.yaml"))
-    }
+    found = [path for path in sorted(root.rglob("*.yaml")) if path.parent.name != "accelerate"]
+    return {str(path.relative_to(root).with_suffix("")): path for path in found}
 
 
 def find_recipe(name: str) -> Path:

@@ -31,7 +31,7 @@ def full_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def full_optimizer(model: torch.nn.Module, optimizer: Any) -> dict[str, Any]:
     """The optimizer's state by the names of the weights; empty in all but the first."""
-    return get_optimizer_state_dict(model, optimizer, options=GATHER)
+    return get_optimizer_state_dict(model, _bare(optimizer), options=GATHER)
 
 
 def load_full_weights(model: torch.nn.Module, path: Path) -> None:
@@ -42,4 +42,10 @@ def load_full_weights(model: torch.nn.Module, path: Path) -> None:
 
 def load_full_optimizer(model: torch.nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
     """Spread a stored optimizer state over the processes."""
-    set_optimizer_state_dict(model, optimizer, state if get_rank() == 0 else {}, options=SPREAD)
+    whole = state if get_rank() == 0 else {}
+    set_optimizer_state_dict(model, _bare(optimizer), whole, options=SPREAD)
+
+
+def _bare(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer without accelerate's wrapper."""
+    return getattr(optimizer, "optimizer", optimizer)

@@ -35,7 +35,7 @@ from finetune.recipe import FinetuneRecipe
 from finetune.resumable import BEST, load_weights
 from finetune.train_loop import train_to_end
 from finetune.trainer_setup import tokenize_rows, training_history
-from finetune.work_folder import announce_publication, is_published, open_work, work_root
+from finetune.work_folder import announce_publication, clear_work, is_published, open_work
 
 Report = Callable[[str], None]
 
@@ -85,7 +85,7 @@ def finetune(recipe: FinetuneRecipe, *, overwrite: bool = False, report: Report 
         figures["parameters"] = {"total": parameters.total, "trainable": parameters.trainable}
         run_folder.seal_run(folder, recipe, _describe_run(job, figures, folder))
         announce_publication(work, folder)
-    shutil.rmtree(work_root(target))
+    clear_work(target)
     report(f"run folder {target}")
     return target
 
@@ -95,7 +95,7 @@ def _finish_publication(target: Path, recipe: FinetuneRecipe, report: Report) ->
     published = is_published(target, recipe)
     wait_for_processes()
     if published and is_main_process():
-        shutil.rmtree(work_root(target))
+        clear_work(target)
         report(f"run folder {target} was finished already")
     return published
 

@@ -96,6 +96,15 @@ def is_published(target: Path, recipe: FinetuneRecipe) -> bool:
     return False
 
 
+def clear_work(target: Path) -> None:
+    """Remove what a published run needed; cut off, the next start removes the rest."""
+    leaving = target.parent / f".{target.name}.finished"
+    shutil.rmtree(leaving, ignore_errors=True)
+    if work_root(target).exists():
+        os.replace(work_root(target), leaving)
+        shutil.rmtree(leaving)
+
+
 def _restore_replaced(work: Path, target: Path) -> None:
     """Put back the run that was moved aside by a publication that was cut off."""
     for aside in work.glob(f".{target.name}.old.*/{target.name}"):
