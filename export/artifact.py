@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +120,7 @@ def _build(run: Run, settings: ExportSection, ladder: Ladder, folder: Path) -> N
     workshop = Workshop(
         folder=folder,
         manifest=manifest,
-        head_modules=encoder.head_modules,
+        **asdict(encoder),
         plain=folder / FP32_FILE,
         fused=fused,
         calibration_texts=partial(calibration_texts, run, settings.calibration_rows),
@@ -130,7 +130,7 @@ def _build(run: Run, settings: ExportSection, ladder: Ladder, folder: Path) -> N
     )
 
     def check(precision: str, step: tuple[str, Any, str]) -> None:
-        _check_runtime(folder, manifest, ladder, precision, step)
+        _check_runtime(folder, manifest, ladder, precision, step, provider=settings.device)
 
     make_files(workshop, settings, ladder, check, parent)
     measure_all_stability(workshop, settings, ladder, run.recipe.seed)
@@ -231,12 +231,13 @@ def _check_runtime(
     ladder: Ladder,
     precision: str,
     step: tuple[str, Any, str],
+    provider: str = "cpu",
 ) -> None:
     """Climb one step with the shipped runtime; fp32 also on single rows, without padding."""
     from export.runtime import OnnxClassifier
 
     write_draft(folder, manifest)
-    classifier = OnnxClassifier(folder, precision, verify=False)
+    classifier = OnnxClassifier(folder, precision, provider=provider, verify=False)
     name, kind, before = step
     texts = ladder.rows.texts
     ladder.climb(name, kind, classifier.logits(texts), before)

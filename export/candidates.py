@@ -12,7 +12,7 @@ from export.half import convert_to_fp16
 from export.openvino_ir import convert_to_openvino, openvino_refusal, quantize_openvino
 from export.quantize import quantize_dynamic
 from export.static import CALIBRATIONS, quantize_static
-from export.weight_only import quantize_weights
+from export.weight_only import BLOCKS, quantize_weights
 from export.workshop import Workshop
 from finetune.errors import ModelError
 
@@ -43,6 +43,7 @@ class Candidate:
     balanced: bool = False
     float_layers: tuple[str, ...] = ()
     int8_embeddings: bool = False
+    block: int = BLOCKS[0]
 
     @property
     def name(self) -> str:
@@ -52,6 +53,7 @@ class Candidate:
             parts.append(self.graph)
         parts += [self.calibration] if self.calibration else []
         parts += ["balanced"] if self.balanced else []
+        parts += [f"block{self.block}"] if self.block != BLOCKS[0] else []
         parts += [f"float{len(self.float_layers)}"] if self.float_layers else []
         parts += ["embeddings"] if self.int8_embeddings else []
         return "-".join(parts)
@@ -98,6 +100,8 @@ def search_candidates(precision: str, workshop: Workshop) -> list[Candidate]:
             for balanced in ((False, True) if workshop.smooth_alpha else (False,))
             for calibration in CALIBRATIONS
         ]
+    if precision in ("int4", "int8-weight"):
+        return [Candidate(precision, block=block) for block in BLOCKS]
     return [Candidate(precision)]
 
 
@@ -112,7 +116,9 @@ def build_candidate(candidate: Candidate, workshop: Workshop, target: Path) -> d
     facts = _build(candidate, workshop, target)
     if candidate.float_layers:
         facts["float_layers"] = list(candidate.float_layers)
-    if candidate.int8_embeddings:
+    if candidate.int8_embeddings and candidate.graph == "fused":
+        facts["int8_embeddings"] = workshop.fused_int8_embeddings[1]
+    elif candidate.int8_embeddings:
         facts["int8_embeddings"] = quantize_embeddings(target, target)
     return facts
 
@@ -140,9 +146,12 @@ def _build(candidate: Candidate, workshop: Workshop, target: Path) -> dict[str, 
             how = {"calibration": candidate.calibration, "balanced": candidate.balanced}
             return {"quantization": "static", **how, **asdict(made)}
         case "int4" | "int8-weight":
-            bits = 4 if candidate.precision == "int4" else 8
-            count = quantize_weights(source, target, bits=bits, head_modules=head, keep_float=keep)
-            return {"quantization": "weight-only", "bits": bits, "integer_nodes": count}
+            bits, block = 4 if candidate.precision == "int4" else 8, candidate.block
+            count = quantize_weights(
+                source, target, bits=bits, block=block, head_modules=head, keep_float=keep
+            )
+            how = {"bits": bits, "block": block}
+            return {"quantization": "weight-only", **how, "integer_nodes": count}
         case "fp16":
             return {"half_nodes": convert_to_fp16(source, target)}
         case "openvino-fp32" | "openvino-bf16":
@@ -160,4 +169,6 @@ def _build(candidate: Candidate, workshop: Workshop, target: Path) -> dict[str, 
 def _source(candidate: Candidate, workshop: Workshop) -> Path:
     if candidate.balanced:
         return workshop.balanced
-    return workshop.fused if candidate.graph == "fused" else workshop.plain
+    if candidate.graph == "fused":
+        return workshop.fused_int8_embeddings[0] if candidate.int8_embeddings else workshop.fused
+    return workshop.plain

@@ -69,8 +69,8 @@ def quantize_dynamic(
     """Write ``source`` in dynamic int8, per channel, to ``target`` and verify what it became.
 
     ``head_modules`` are the top-level modules that stay float, ``keep_float`` the names of
-    further products that do. Raises ModelError where the
-    result has no integer products, or has them in the head.
+    further products that do. Raises ModelError where the result has no integer products, or
+    has them in the head.
     """
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as ort_quantize_dynamic

@@ -10,7 +10,7 @@ from export.graph import float_nodes, load_graph, product_nodes
 from export.quiet import quiet_libraries
 from finetune.errors import ModelError
 
-BLOCK = 32  # of the weights that share a scale: transformers.js's q4 files have the same
+BLOCKS = (32, 128)  # weights that share a scale: the usual size, and a faster one
 INT8_COMPUTE = 4  # MatMulNBits' accuracy_level: products of int8 blocks, sums in float
 
 
@@ -19,12 +19,14 @@ def quantize_weights(
     target: Path,
     *,
     bits: int,
+    block: int = BLOCKS[0],
     head_modules: tuple[str, ...],
     keep_float: Sequence[str] = (),
 ) -> int:
     """Write ``source`` with ``bits``-bit weights (4 or 8) to ``target``; how many products.
 
-    Raises ModelError where there is no product to quantise.
+    ``block`` weights share a scale and a zero point. Raises ModelError where there is no
+    product to quantise.
     """
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
@@ -35,7 +37,7 @@ def quantize_weights(
         quantizer = MatMulNBitsQuantizer(
             model,
             bits=bits,
-            block_size=BLOCK,
+            block_size=block,
             is_symmetric=False,
             accuracy_level=INT8_COMPUTE,
             nodes_to_exclude=[*kept, *float_nodes(source, head_modules)],

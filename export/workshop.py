@@ -27,6 +27,8 @@ class Workshop:
     folder: Path
     manifest: dict[str, Any]
     head_modules: tuple[str, ...]
+    heads: int
+    hidden_size: int
     plain: Path
     fused: Path | None
     calibration_texts: Callable[[], Sequence[str]]
@@ -55,6 +57,20 @@ class Workshop:
             self.plain, target, self.feeds, head_modules=self.head_modules, alpha=self.smooth_alpha
         )
         return target
+
+    @cached_property
+    def fused_int8_embeddings(self) -> tuple[Path, int]:
+        """The fused graph with int8 tables and their number: fusion would hide BERT's tables."""
+        from export.embeddings import quantize_embeddings
+        from export.optimize import fuse_graph
+
+        folder = self.scratch("embeddings")
+        count = quantize_embeddings(self.plain, folder / "plain.onnx")
+        if not count:
+            return self.fused, 0
+        target = folder / "fused.onnx"
+        fuse_graph(folder / "plain.onnx", target, heads=self.heads, hidden_size=self.hidden_size)
+        return target, count
 
     def scratch(self, name: str) -> Path:
         """A folder that is not published."""

@@ -135,7 +135,7 @@ class ExportSection(Section):
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.01  # int8, a share: 0.01 = 1 point
     flip_margin: Annotated[float, Field(ge=0)] = 0.1  # of the two best logits
     max_flipped_above_margin: Annotated[float, Field(ge=0, le=1)] = 0.05  # quantised, a share
-    max_unstable_labels: Annotated[float, Field(ge=0, le=1)] = 0.05  # by batch and padding, a share
+    max_unstable_labels: Annotated[float, Field(ge=0, le=1)] = 0.1  # by batch and padding, a share
     merge_base: Literal["auto", "dequantized", "original"] = "auto"  # qlora: what is merged into
     precisions: Annotated[list[ExportPrecision], Field(min_length=1)] | None = None  # int8-dynamic
     search: bool = False  # the fastest within max_accuracy_drop, of ``precisions`` (None: of all)
