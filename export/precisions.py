@@ -69,7 +69,8 @@ def make_files(
         workshop.manifest["files"][key] = {"path": file, **facts}
         kind = "quantized" if candidate.precision in (*QUANTIZED, *HALF) else "float"
         fused = candidate.graph == "fused"
-        check(key, (f"onnx-{key}", kind, parent if fused else "onnx-fp32"))
+        name = key if key.startswith("openvino") else f"onnx-{key}"
+        check(key, (name, kind, parent if fused else "onnx-fp32"))
 
 
 def measure_all_stability(
