@@ -234,7 +234,7 @@ def _onnx(contender: Contender, prefix: str, precision: str, device: str) -> Var
         folder=contender.artifact.folder,
         source=contender,
         description=text,
-        device="cpu" if precision.startswith(("int8", "openvino")) else device,
+        device=device if precision != "int8" else "cpu",
     )
 
 

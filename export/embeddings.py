@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.files import external_data_needed, save_graph
+from export.files import external_data_needed, save_graph, store_as_one_file
 from export.graph import drop_unused, load_graph
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def quantize_embeddings(source: Path, target: Path, *, smallest: int = SMALLEST_
     if not gathers:
         return 0
     drop_unused(model.graph)
-    save_graph(model, target, external=external_data_needed(source))
+    external = external_data_needed(source)  # before ``target``, which may be ``source``, is new
+    save_graph(model, target, external=external)
+    store_as_one_file(target)
     return len(gathers)
 
 

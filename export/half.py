@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.files import external_data_needed, save_graph
+from export.files import external_data_needed, save_graph, store_as_one_file
 from export.graph import load_graph
 from finetune.errors import ModelError
 
@@ -50,6 +50,7 @@ def convert_to_fp16(source: Path, target: Path) -> int:
     if not count:
         raise ModelError(f"{target.name} has no fp16 product", received=source.name)
     save_graph(model, target, external=external_data_needed(source))
+    store_as_one_file(target)
     return count
 
 

@@ -16,6 +16,8 @@ from export.candidates import (
     default_candidate,
     refusal,
 )
+from export.files import external_data_needed, save_graph
+from export.graph import load_graph
 from export.parity import Ladder
 from export.search import Budget, Search
 from export.stability import measure_stability
@@ -127,10 +129,11 @@ def _search(
 
 
 def _move_model(source: Path, target: Path) -> None:
-    """A model with what belongs to it: external data, or OpenVINO's .bin."""
+    """A model with what belongs to it: OpenVINO's .bin, or external data, whose name is inside."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    for part in source.parent.glob(f"{source.stem}.*"):
-        name = target.name + part.name.removeprefix(source.name)
-        if source.suffix == ".xml":
-            name = target.stem + part.suffix
-        os.replace(part, target.with_name(name))
+    if source.suffix == ".xml":
+        os.replace(source.with_suffix(".bin"), target.with_suffix(".bin"))
+    elif external_data_needed(source):
+        save_graph(load_graph(source), target, external=True)
+        return
+    os.replace(source, target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.files import external_data_needed
+from export.files import external_data_needed, store_as_one_file
 from export.graph import float_nodes, load_graph, product_nodes
 from export.quiet import quiet_libraries
 from finetune.errors import ModelError
@@ -44,6 +44,7 @@ def quantize_weights(
         )
         quantizer.process()
     quantizer.model.save_model_to_file(str(target), external_data_needed(source))
+    store_as_one_file(target)
     graph = load_graph(target, weights=False).graph
     count = sum(node.op_type == "MatMulNBits" for node in graph.node)
     if not count:
