@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.files import external_data_needed, save_graph, store_as_one_file
-from export.graph import load_graph
 from finetune.errors import ModelError
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def convert_to_fp16(source: Path, target: Path) -> int:
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     model = convert_float_to_float16(
-        load_graph(source),
+        str(source),  # by name: shape inference in memory ends at 2 GB
         keep_io_types=True,
         op_block_list=[*DEFAULT_OP_BLOCK_LIST, *BLOCKED],
     )

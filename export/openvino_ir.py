@@ -93,4 +93,4 @@ def _save(model: openvino.Model, target: Path, *, half: bool) -> None:
 
 def _without_telemetry() -> None:
     """Importing ``openvino_telemetry`` fails from now on, which its users are prepared for."""
-    sys.modules.setdefault("openvino_telemetry", None)
+    sys.modules["openvino_telemetry"] = None
