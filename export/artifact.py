@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,8 @@ from export.artifact_folder import (
 from export.card import write_card
 from export.files import model_bytes
 from export.parity import Ladder, Thresholds, choose_rows, unpadded_logits
-from export.quantize import quantize_dynamic
+from export.precisions import check_precisions, make_files, measure_all_stability
+from export.workshop import Workshop, calibration_texts
 from finetune.errors import ModelError, RecipeError
 from finetune.files import sha256_file
 from finetune.provenance import collect_provenance
@@ -37,8 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Artifact", "export_run", "open_artifact"]
 
-FP32_FILE = "onnx/model.onnx"  # the names transformers.js and Optimum look for
-INT8_FILE = "onnx/model_quantized.onnx"
+FP32_FILE = "onnx/model.onnx"  # the name transformers.js and Optimum look for
 FUSED_FILE = f"{SCRATCH}/model_fused.onnx"  # int8's parent, checked but not shipped
 
 
@@ -61,7 +62,7 @@ def export_run(
     """Merge, export, quantise and check a run; publish ``target`` (artifacts/<run name>).
 
     ``overrides`` are ``key=value`` of the recipe's export section. Every stage is compared with
-    the one before on validation rows; when a limit is crossed, everything made is published as
+    an earlier one on validation rows; when a limit is crossed, everything made is published as
     ``<target>.failed`` with status "failed", an artifact already at ``target`` stays untouched,
     and GateError is raised. Raises KotuneError for wrong input; then nothing is written.
     """
@@ -70,7 +71,13 @@ def export_run(
     target = Path(target) if target is not None else Path("artifacts") / run.name
     check_target(target)
     check_target(failed_target(target))
-    thresholds = Thresholds(settings.max_logit_difference, settings.max_accuracy_drop)
+    check_precisions(settings)
+    thresholds = Thresholds(
+        settings.max_logit_difference,
+        settings.max_accuracy_drop,
+        settings.flip_margin,
+        settings.max_flipped_above_margin,
+    )
     ladder = Ladder(choose_rows(run, settings.check_rows), thresholds, report)
     with building_folder(target) as folder:
         _build(run, settings, ladder, folder)
@@ -108,12 +115,25 @@ def _build(run: Run, settings: ExportSection, ladder: Ladder, folder: Path) -> N
 
     files["fp32"] = {"path": FP32_FILE}
     _check_runtime(folder, manifest, ladder, "fp32", ("onnx-fp32", "float", "merged"))
-    parent, parent_step = _fuse(folder, manifest, ladder, encoder)
+    fused, parent = _fuse(folder, manifest, ladder, encoder)
 
-    quantization = quantize_dynamic(parent, folder / INT8_FILE, head_modules=encoder.head_modules)
-    files["int8"] = {"path": INT8_FILE, "quantization": "dynamic", **asdict(quantization)}
-    _check_runtime(folder, manifest, ladder, "int8", ("onnx-int8", "int8", parent_step))
+    workshop = Workshop(
+        folder=folder,
+        manifest=manifest,
+        **asdict(encoder),
+        plain=folder / FP32_FILE,
+        fused=fused,
+        calibration_texts=partial(calibration_texts, run, settings.calibration_rows),
+        smooth_alpha=settings.smooth_alpha,
+        int8_embeddings=settings.int8_embeddings,
+        device=settings.device,
+    )
 
+    def check(precision: str, step: tuple[str, Any, str]) -> None:
+        _check_runtime(folder, manifest, ladder, precision, step, provider=settings.device)
+
+    make_files(workshop, settings, ladder, check, parent)
+    measure_all_stability(workshop, settings, ladder, run.recipe.seed)
     files.pop("fused", None)
     for entry in files.values():
         entry["bytes"] = model_bytes(folder / entry["path"])
@@ -157,16 +177,22 @@ def _export_merged(
     folder: Path,
 ) -> tuple[Encoder, dict[str, Any]]:
     """Merge, check, write fp32 ONNX and config.json; PyTorch is done after this."""
-    from export.merge import merge_adapter
+    from export.merge_choice import merge_best
     from export.to_onnx import export_onnx
     from finetune.models import predict_logits
 
-    model = merge_adapter(run)
-    logits = predict_logits(model, tokenizer, ladder.rows.texts, max_length=run.max_length)
-    ladder.climb("merged", "float", logits, "reloaded")
+    def classify(model: PreTrainedModel) -> np.ndarray:
+        return predict_logits(model, tokenizer, ladder.rows.texts, max_length=run.max_length)
+
+    merged = merge_best(run, settings.merge_base, classify, ladder.rows.labels)
+    kind = "quantized" if merged.base == "original" else "float"  # NF4's errors are gone
+    ladder.climb("merged", kind, merged.logits, "reloaded")
+    model = merged.model
     model.config.save_pretrained(folder)
     graph = export_onnx(model, folder / FP32_FILE, opset=settings.opset)
     facts = {"opset": graph.opset, "inputs": list(graph.inputs), "outputs": list(graph.outputs)}
+    if merged.base is not None:
+        facts |= {"merge_base": merged.base, "merges": merged.measured}
     return _describe_encoder(model), facts
 
 
@@ -182,8 +208,8 @@ def _describe_encoder(model: PreTrainedModel) -> Encoder:
 
 def _fuse(
     folder: Path, manifest: dict[str, Any], ladder: Ladder, encoder: Encoder
-) -> tuple[Path, str]:
-    """The graph to quantise and its step: fused where the patterns match, else the plain one."""
+) -> tuple[Path | None, str]:
+    """The fused graph, None where the patterns do not match; the step of the last float graph."""
     from export.optimize import fuse_graph
 
     fused = folder / FUSED_FILE
@@ -193,7 +219,7 @@ def _fuse(
     manifest["fused_attentions"] = count
     if count == 0:
         ladder.report("attention could not be fused; int8 is made from the plain graph")
-        return folder / FP32_FILE, "onnx-fp32"
+        return None, "onnx-fp32"
     manifest["files"]["fused"] = {"path": FUSED_FILE}
     _check_runtime(folder, manifest, ladder, "fused", ("onnx-fused", "float", "onnx-fp32"))
     return fused, "onnx-fused"
@@ -205,12 +231,13 @@ def _check_runtime(
     ladder: Ladder,
     precision: str,
     step: tuple[str, Any, str],
+    provider: str = "cpu",
 ) -> None:
     """Climb one step with the shipped runtime; fp32 also on single rows, without padding."""
     from export.runtime import OnnxClassifier
 
     write_draft(folder, manifest)
-    classifier = OnnxClassifier(folder, precision, verify=False)
+    classifier = OnnxClassifier(folder, precision, provider=provider, verify=False)
     name, kind, before = step
     texts = ladder.rows.texts
     ladder.climb(name, kind, classifier.logits(texts), before)

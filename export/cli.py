@@ -29,6 +29,16 @@ TextFile = Annotated[Path | None, typer.Option("--file", help="UTF-8 text, one a
 Precision = Annotated[
     str | None, typer.Option(help="fp32 or int8 of an artifact; default int8 on a CPU")
 ]
+To = Annotated[
+    str | None,
+    typer.Option("--to", help="files beside fp32: int8-dynamic,int8-static,int4,openvino-int8 …"),
+]
+Points = Annotated[
+    float | None,
+    typer.Option(help="find the fastest file that loses at most so many points of accuracy"),
+]
+For = Annotated[str | None, typer.Option("--for", help="what the files are made for: cpu or cuda")]
+ALIASES = {"int8": "int8-dynamic", "bf16": "openvino-bf16"}
 
 
 def register(app: typer.Typer) -> None:
@@ -38,20 +48,43 @@ def register(app: typer.Typer) -> None:
     app.command("verify")(verify_command)
 
 
-def export_command(run: Path, overrides: Overrides = None, output: Output = None) -> None:
-    """Merge a run's adapter, export to ONNX, quantise to int8, check every stage."""
+def export_command(
+    run: Path,
+    overrides: Overrides = None,
+    output: Output = None,
+    to: To = None,
+    max_accuracy_drop: Points = None,
+    device: For = None,
+) -> None:
+    """Merge a run's adapter, export to ONNX, quantise, check every stage."""
     from rich.markup import escape
 
     from export.artifact import export_run
 
     artifact = export_run(
-        run, output, overrides=overrides or (), report=lambda line: say(escape(line))
+        run,
+        output,
+        overrides=[*(overrides or ()), *export_overrides(to, max_accuracy_drop, device)],
+        report=lambda line: say(escape(line)),
     )
     sizes = ", ".join(
         f"{precision} {entry['bytes'] / 1e6:.1f} MB"
         for precision, entry in artifact.manifest["files"].items()
     )
     say(f"[bold]{escape(str(artifact.folder))}[/]  {sizes}")
+
+
+def export_overrides(to: str | None, points: float | None, device: str | None) -> list[str]:
+    """The options of ``kotune export`` as overrides of the recipe's export section."""
+    found = []
+    if to is not None:
+        names = [name.strip() for name in to.split(",")]
+        found.append(f"precisions=[{','.join(ALIASES.get(name, name) for name in names)}]")
+    if points is not None:
+        found += ["search=true", f"max_accuracy_drop={points / 100:g}"]
+    if device is not None:
+        found.append(f"device={device}")
+    return found
 
 
 def predict_command(

@@ -13,23 +13,28 @@ if TYPE_CHECKING:
     from finetune.run_folder import Run
 
 
-def merge_adapter(run: Run) -> PreTrainedModel:
+def merge_adapter(run: Run, base: str = "dequantized") -> PreTrainedModel:
     """The run's classifier in fp32, head included, without adapter or quantisation, in eval mode.
 
-    full: as trained. lora: merged into the full-precision base. qlora: merged into the base as
-    it was trained against, that is NF4 dequantised; merging into the original weights instead
-    changes what the adapter was fitted to (peft#2105). The base's weights are checked against
-    the run. Nothing is written, so a second merge gives the same model. Raises ModelError where
-    the base is not the run's or merged weights are not finite.
+    full: as trained. lora: merged into the full-precision base. qlora: into ``base``, which is
+    "dequantized" (NF4's weights, those the adapter was fitted to) or "original" (full precision,
+    free of NF4's errors; people argue for both: peft#2105, peft#2321, unsloth-zoo#810). The
+    base's weights are checked against the run. Nothing is written, so a second merge gives the
+    same model. Raises ModelError where the base is not the run's or merged weights are not finite.
     """
     import torch
 
-    from finetune.models import load_trained
+    from finetune.models import load_base, load_trained, run_base
 
     if run.method == "qlora":
         from peft import PeftModel
 
-        merged = _merge(PeftModel.from_pretrained(load_dequantized_base(run), run.folder / "model"))
+        below = (
+            load_dequantized_base(run)
+            if base == "dequantized"
+            else load_base(run_base(run), run.labels)
+        )
+        merged = _merge(PeftModel.from_pretrained(below, run.folder / "model"))
     elif run.method == "lora":
         merged = _merge(load_trained(run))
     else:

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from finetune.errors import FolderError, GateError
-from finetune.metrics import classification_metrics
+from finetune.metrics import classification_metrics, f1_interval, paired_difference
 from finetune.run_folder import Run, logits_of, read_predictions, read_rows
 
-Kind = Literal["reference", "reported", "float", "int8"]
+Kind = Literal["reference", "reported", "float", "quantized"]
 UNPADDED_ROWS = 256  # single rows cost the most time of all checks; padding errors show in few
 
 
@@ -29,8 +29,10 @@ class CheckRows:
 class Thresholds:
     """What a stage may change; see ExportSection of the recipe."""
 
-    max_logit_difference: float
-    max_accuracy_drop: float
+    max_logit_difference: float  # float stages
+    max_accuracy_drop: float  # quantised stages, a share
+    flip_margin: float = 0.1
+    max_flipped_above_margin: float = 0.05  # quantised stages, a share of the rows
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Step:
     """One rung: a stage's figures on ``rows`` rows, compared with the stage ``before``.
 
     ``flipped_above_margin`` counts the flipped labels whose two best logits were further apart
-    than the threshold in the stage before. ``failure`` says which limit was crossed.
+    than ``flip_margin`` in the stage before. ``mcnemar_p`` tests accuracy against the first
+    stage on the same rows: ``gained`` are right only here, ``lost`` only there. ``failure`` says
+    which limit was crossed.
     """
 
     name: str
@@ -48,10 +52,14 @@ class Step:
     accuracy: float | None
     accuracy_interval: tuple[float, float] | None
     f1_macro: float | None
+    f1_interval: tuple[float, float] | None = None
     largest_logit_difference: float | None = None
     mean_logit_difference: float | None = None
     flipped: int | None = None
     flipped_above_margin: int | None = None
+    gained: int | None = None
+    lost: int | None = None
+    mcnemar_p: float | None = None
     failure: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -80,13 +88,16 @@ class Ladder:
     thresholds: Thresholds
     report: Callable[[str], None]
     steps: list[Step] = field(default_factory=list)
+    other_failures: list[tuple[str, str]] = field(default_factory=list)
     _logits: dict[str, np.ndarray] = field(default_factory=dict)
 
     def climb(self, name: str, kind: Kind, logits: np.ndarray, before: str | None = None) -> Step:
         """Add a stage: logits (n, labels) of the first n check rows; ``before`` a stage's name."""
         earlier = None if before is None else self._logits[before][: len(logits)]
         labels = self.rows.labels[: len(logits)]
-        step = compare(name, kind, logits, labels, before, earlier, self.thresholds)
+        step = compare(name, kind, logits, labels, before, earlier, self.thresholds.flip_margin)
+        if self.steps:
+            step = against_first(step, logits, self._logits[self.steps[0].name], labels)
         accuracy = next((old.accuracy for old in self.steps if old.name == before), None)
         step = replace(step, failure=find_failure(step, accuracy, self.thresholds))
         self.steps.append(step)
@@ -94,21 +105,29 @@ class Ladder:
         self.report(step.describe())
         return step
 
+    def fail(self, name: str, failure: str) -> None:
+        """Keep a limit crossed outside the steps, such as a file's stability."""
+        self.other_failures.append((name, failure))
+        self.report(f"{name:<20} FAILED: {failure}")
+
     @property
-    def failures(self) -> list[Step]:
-        """The rungs that crossed a limit."""
-        return [step for step in self.steps if step.failure]
+    def failures(self) -> list[tuple[str, str]]:
+        """(name, which limit) of everything that crossed one."""
+        failed = [(step.name, step.failure) for step in self.steps if step.failure]
+        return failed + self.other_failures
+
+    def logits(self, name: str) -> np.ndarray:
+        """The logits of a stage climbed before."""
+        return self._logits[name]
 
     def gate(self, kept: object) -> None:
         """Raise GateError naming every failed step; ``kept`` is where the files are."""
         if self.failures:
             raise GateError(
                 "the export does not agree with the trained model",
-                received="\n            ".join(
-                    f"{step.name}: {step.failure}" for step in self.failures
-                ),
+                received="\n            ".join(f"{name}: {told}" for name, told in self.failures),
                 allowed=f"float stages within {self.thresholds.max_logit_difference:g}, "
-                f"int8 within {self.thresholds.max_accuracy_drop:g} of accuracy",
+                f"quantised ones within {self.thresholds.max_accuracy_drop:g} of accuracy",
                 next_step=f"inspect {kept}/manifest.json; limits are export.* of the recipe",
             )
 
@@ -140,7 +159,7 @@ def compare(
     labels: np.ndarray,
     before: str | None,
     earlier: np.ndarray | None,
-    thresholds: Thresholds,
+    flip_margin: float,
 ) -> Step:
     """The figures of one stage, without judging them; arrays are (n, labels) and (n,)."""
     finite = bool(np.isfinite(logits).all())
@@ -153,6 +172,7 @@ def compare(
         accuracy=metrics and metrics.accuracy,
         accuracy_interval=metrics and metrics.accuracy_interval,
         f1_macro=metrics and metrics.f1_macro,
+        f1_interval=metrics and f1_interval(np.array(metrics.confusion)),
     )
     if earlier is None:
         return step
@@ -165,8 +185,18 @@ def compare(
         largest_logit_difference=float(difference.max()) if finite else None,
         mean_logit_difference=float(difference.mean()) if finite else None,
         flipped=int(flips.sum()),
-        flipped_above_margin=int((flips & (margins > thresholds.max_logit_difference)).sum()),
+        flipped_above_margin=int((flips & (margins > flip_margin)).sum()),
     )
+
+
+def against_first(step: Step, logits: np.ndarray, first: np.ndarray, labels: np.ndarray) -> Step:
+    """The step with McNemar's test against the first stage on the same rows."""
+    if step.accuracy is None:
+        return step
+    paired = paired_difference(
+        logits.argmax(axis=1) == labels, first[: len(labels)].argmax(axis=1) == labels
+    )
+    return replace(step, gained=paired.gained, lost=paired.lost, mcnemar_p=paired.p_value)
 
 
 def find_failure(step: Step, accuracy_before: float | None, thresholds: Thresholds) -> str | None:
@@ -175,18 +205,31 @@ def find_failure(step: Step, accuracy_before: float | None, thresholds: Threshol
         return "logits are not finite numbers"
     if step.before is None or step.kind == "reported":
         return None
-    if step.kind == "int8":
-        if accuracy_before is None:
-            return None
-        drop = accuracy_before - step.accuracy
-        if drop > thresholds.max_accuracy_drop + 1e-9:  # 0.87 - 0.86 is a little over 0.01
-            return f"loses {drop:.4f} accuracy, allowed {thresholds.max_accuracy_drop:g}"
-        return None
+    if step.kind == "quantized":
+        return _find_quantized_failure(step, accuracy_before, thresholds)
     limit, drift = thresholds.max_logit_difference, step.largest_logit_difference
     if drift is None or drift > limit:
         return f"largest logit difference {drift:.3g}, allowed {limit:g}"
     if step.flipped_above_margin:
-        return f"{step.flipped_above_margin} labels flipped whose margin was above {limit:g}"
+        margin = thresholds.flip_margin
+        return f"{step.flipped_above_margin} labels flipped whose margin was above {margin:g}"
+    return None
+
+
+def _find_quantized_failure(
+    step: Step, accuracy_before: float | None, thresholds: Thresholds
+) -> str | None:
+    if accuracy_before is None:
+        return None
+    drop = accuracy_before - step.accuracy
+    if drop > thresholds.max_accuracy_drop + 1e-9:  # 0.87 - 0.86 is a little over 0.01
+        return f"loses {drop:.4f} accuracy, allowed {thresholds.max_accuracy_drop:g}"
+    allowed = thresholds.max_flipped_above_margin
+    if step.flipped_above_margin > allowed * step.rows:
+        return (
+            f"{step.flipped_above_margin} of {step.rows} labels flipped whose margin was above "
+            f"{thresholds.flip_margin:g}, allowed {allowed:.1%}"
+        )
     return None
 
 

@@ -8,10 +8,12 @@ Embeddings (Gather) and convolutions stay as they are.
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from export.files import external_data_needed, store_as_one_file
+from export.graph import float_nodes, in_head
 from export.quiet import quiet_libraries
 from finetune.errors import ModelError
 
@@ -62,11 +64,13 @@ def quantize_dynamic(
     *,
     head_modules: tuple[str, ...],
     instruction_set: InstructionSet | None = None,
+    keep_float: Sequence[str] = (),
 ) -> Quantization:
     """Write ``source`` in dynamic int8, per channel, to ``target`` and verify what it became.
 
-    ``head_modules`` are the top-level modules that stay float. Raises ModelError where the
-    result has no integer products, or has them in the head.
+    ``head_modules`` are the top-level modules that stay float, ``keep_float`` the names of
+    further products that do. Raises ModelError where the result has no integer products, or
+    has them in the head.
     """
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as ort_quantize_dynamic
@@ -80,33 +84,13 @@ def quantize_dynamic(
             per_channel=True,
             reduce_range=chosen.reduce_range,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=float_nodes(source, head_modules),
+            nodes_to_exclude=[*float_nodes(source, head_modules), *keep_float],
             use_external_data_format=external_data_needed(source),
             extra_options={"DefaultTensorType": 1},  # float; shapes end at a fused operator
         )
     store_as_one_file(target)
     integer, left = verify_quantized(target, head_modules)
     return Quantization(chosen, integer, left)
-
-
-def float_nodes(path: Path, head_modules: tuple[str, ...]) -> list[str]:
-    """Names of the products that stay float: every Gemm and all of the head.
-
-    ONNX Runtime's quantiser rewrites a Gemm as ``<name>_MatMul`` before it looks at the list,
-    so that both names are needed; with one of them the head is quantised without a word.
-    """
-    import onnx
-
-    names = []
-    for node in onnx.load(str(path), load_external_data=False).graph.node:
-        if node.op_type == "Gemm" or in_head(node.name, head_modules):
-            names += [node.name, f"{node.name}_MatMul"]
-    return names
-
-
-def in_head(node_name: str, head_modules: tuple[str, ...]) -> bool:
-    """Whether an exported node (``/classifier/dense/Gemm``) belongs to one of the modules."""
-    return node_name.strip("/").split("/")[0] in head_modules
 
 
 def verify_quantized(path: Path, head_modules: tuple[str, ...]) -> tuple[int, int]:

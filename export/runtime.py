@@ -19,6 +19,8 @@ import numpy as np
 import onnxruntime
 from tokenizers import Encoding, Tokenizer
 
+from export.openvino_session import OpenVinoSession
+
 SCHEMA = "kotune.artifact/1"
 MANIFEST_KEYS = (
     "name",
@@ -203,8 +205,10 @@ def _open_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     return tokenizer
 
 
-def _open_session(path: Path, provider: str, threads: int) -> onnxruntime.InferenceSession:
+def _open_session(path: Path, provider: str, threads: int) -> Any:
     """A session on exactly this provider; raises ArtifactError where it is missing."""
+    if path.suffix == ".xml":
+        return _open_openvino(path, provider, threads)
     wanted = PROVIDERS[provider]
     if wanted not in onnxruntime.get_available_providers():
         hint = "; pip install onnxruntime-gpu" if provider == "cuda" else ""
@@ -220,3 +224,15 @@ def _open_session(path: Path, provider: str, threads: int) -> onnxruntime.Infere
     if session.get_providers()[0] != wanted:
         raise ArtifactError(f"onnxruntime could not start {wanted} and fell back; refused")
     return session
+
+
+def _open_openvino(path: Path, provider: str, threads: int) -> OpenVinoSession:
+    """An OpenVINO file on the CPU; raises ArtifactError where openvino is missing."""
+    if provider != "cpu":
+        raise ArtifactError(f"{path.name} runs on the CPU only")
+    try:
+        return OpenVinoSession(path, threads)
+    except ModuleNotFoundError as fault:
+        raise ArtifactError(f"{path.name} needs OpenVINO: pip install openvino") from fault
+    except RuntimeError as fault:
+        raise ArtifactError(f"{path} cannot be opened: {fault}") from fault

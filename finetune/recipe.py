@@ -9,6 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Method = Literal["full", "lora", "qlora"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
+ExportPrecision = Literal[
+    "fp32",
+    "int8-dynamic",
+    "int8-static",
+    "int8-weight",
+    "int4",
+    "fp16",
+    "openvino-fp32",
+    "openvino-bf16",
+    "openvino-int8",
+]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -122,6 +133,20 @@ class ExportSection(Section):
 
     max_logit_difference: Annotated[float, Field(gt=0)] = 1e-3
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.01  # int8, a share: 0.01 = 1 point
+    flip_margin: Annotated[float, Field(ge=0)] = 0.1  # of the two best logits
+    max_flipped_above_margin: Annotated[float, Field(ge=0, le=1)] = 0.05  # quantised, a share
+    max_unstable_labels: Annotated[float, Field(ge=0, le=1)] = 0.1  # by batch and padding, a share
+    merge_base: Literal["auto", "dequantized", "original"] = "auto"  # qlora: what is merged into
+    precisions: Annotated[list[ExportPrecision], Field(min_length=1)] | None = None  # int8-dynamic
+    search: bool = False  # the fastest within max_accuracy_drop, of ``precisions`` (None: of all)
+    device: Literal["cpu", "cuda"] = "cpu"  # what the files are made for
+    calibration: Literal["minmax", "entropy", "percentile"] = "percentile"  # static int8
+    calibration_rows: Count = 128  # of the training split
+    smooth_alpha: Annotated[float, Field(ge=0, lt=1)] = 0.5  # SmoothQuant's; 0: no balancing
+    int8_embeddings: bool = False
+    sensitivity_rows: Count = 256
+    stability_rows: Count = 128
+    timing_rows: Count = 50
     check_rows: Count = 1000
     opset: Annotated[int, Field(ge=14)] = 17
 

@@ -80,6 +80,43 @@ def test_the_ladder_is_climbed_step_by_step(make_artifact, make_run):
     assert not [step["failure"] for step in ladder if step["failure"]]
 
 
+def test_every_step_has_intervals_and_a_test_against_the_first(make_artifact):
+    first, *others = open_artifact(make_artifact("lora", "roberta")).manifest["ladder"]
+    assert first["mcnemar_p"] is None
+    for step in others:
+        assert 0 < step["mcnemar_p"] <= 1
+        assert step["f1_interval"][0] <= step["f1_macro"] <= step["f1_interval"][1]
+        assert step["accuracy_interval"][0] <= step["accuracy"] <= step["accuracy_interval"][1]
+
+
+def test_precisions_asked_for_are_made_checked_and_measured(make_run, tmp_path):
+    artifact = export_run(
+        make_run("full", "bert"),
+        tmp_path / "artifact",
+        overrides=[
+            "precisions=[int8-static,int8-weight]",
+            "max_accuracy_drop=1",
+            "max_flipped_above_margin=1",
+            "calibration_rows=16",
+            "stability_rows=24",
+        ],
+    )
+    assert artifact.precisions == ("fp32", "int8-static", "int8-weight")
+    assert artifact.path("int8-static").name == "model_int8.onnx"
+    static = artifact.manifest["files"]["int8-static"]
+    assert (static["calibration"], static["balanced"]) == ("percentile", True)
+    assert static["instruction_set"]["name"]
+    assert [step["name"] for step in artifact.manifest["ladder"]][-2:] == [
+        "onnx-int8-static",
+        "onnx-int8-weight",
+    ]
+    stability = artifact.manifest["stability"]
+    assert set(stability) == {"int8-static", "int8-weight"}
+    assert {found["rows"] for found in stability.values()} == {24}
+    assert "onnx/model_int8.onnx" in artifact.manifest["sha256"]
+    assert not [name for name in files_of(artifact.folder) if "work" in name]
+
+
 def read_validation(folder):
     from finetune.run_folder import read_rows
 

@@ -69,6 +69,40 @@ def test_a_crossed_gate_is_exit_code_1(kotune, make_run, tmp_path):
     assert "failed its export checks" in err
 
 
+def test_the_fastest_within_a_budget(kotune, make_run, tmp_path):
+    code, out, err = kotune(
+        "export",
+        make_run("lora", "roberta"),
+        "--output",
+        tmp_path / "artifact",
+        "--max-accuracy-drop",
+        "100",
+        "--for",
+        "cpu",
+        "--to",
+        "int8,int8-weight",
+        "max_flipped_above_margin=1",
+        "timing_rows=8",
+        "check_rows=40",
+    )
+    assert code == 0, err
+    assert "chosen: " in out
+    manifest = json.loads((tmp_path / "artifact" / "manifest.json").read_text("utf-8"))
+    search = manifest["search"]
+    assert (search["device"], search["max_accuracy_drop"], search["rows"]) == ("cpu", 1.0, 40)
+    tried = {row["name"]: row for row in search["tried"]}
+    assert {"fp32", "int8-dynamic-fused", "int8-dynamic-plain", "int8-weight"} <= set(tried)
+    chosen = next(row for row in tried.values() if row["verdict"] == "chosen")
+    fit = [
+        row for row in tried.values() if row["verdict"] in ("chosen", "slower than the chosen one")
+    ]
+    assert chosen["p50_batch1_ms"] == min(row["p50_batch1_ms"] for row in fit)
+    assert {row["processes"] for row in fit} == {2}
+    key = manifest["preferred"]["cpu"]
+    assert set(manifest["files"]) == {"fp32", key}
+    assert (tmp_path / "artifact" / manifest["files"][key]["path"]).is_file()
+
+
 def test_predict_with_a_run_and_its_artifact(kotune, make_run, make_artifact):
     for folder in (make_run("lora", "roberta"), make_artifact("lora", "roberta")):
         code, out, _ = kotune("predict", folder, *TEXTS)
@@ -122,6 +156,9 @@ def test_verify_takes_a_run_too(kotune, make_run):
         (("predict", "{run}", "text", "--precision", "int8"), "no precisions"),
         (("export", "{artifact}"), "artifact folder"),
         (("export", "{run}", "check_row=3"), "did you mean `check_rows`"),
+        (("export", "{run}", "--to", "int3"), "int8-static"),
+        (("export", "{run}", "--for", "cuda"), "no CUDAExecutionProvider"),
+        (("export", "{run}", "--to", "int8-static", "--for", "cuda"), "CUDAExecutionProvider"),
     ],
 )
 def test_wrong_input_is_exit_code_2(kotune, make_run, make_artifact, arguments, message):

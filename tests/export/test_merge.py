@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from export.merge import check_finite, merge_adapter
+from export.merge import check_finite, load_dequantized_base, merge_adapter
+from export.merge_choice import merge_best
 from finetune.errors import ModelError
-from finetune.models import load_tokenizer, load_trained, predict_logits
+from finetune.models import load_base, load_tokenizer, load_trained, predict_logits, run_base
 from finetune.run_folder import logits_of, open_run, read_predictions, read_rows
 
 
@@ -72,6 +73,39 @@ def test_qlora_merges_to_a_plain_model_on_the_dequantised_base(make_run):
     assert not hasattr(model.config, "quantization_config")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert list(model.config.id2label.values()) == list(run.labels)
+
+
+def test_both_qlora_bases_are_measured_and_the_better_one_is_kept(make_run):
+    run = open_run(make_run("qlora", "roberta"))
+    labels = read_rows(run, "validation")["label"].to_numpy()
+    merged = merge_best(run, "auto", lambda model: logits_on_validation(model, run), labels)
+    assert set(merged.measured) == {"dequantized", "original"}
+    order = {
+        base: (figures["accuracy"], -figures["loss"]) for base, figures in merged.measured.items()
+    }
+    assert order[merged.base] == max(order.values())
+    assert [base for base, one in merged.measured.items() if one["exported"]] == [merged.base]
+    np.testing.assert_array_equal(logits_on_validation(merged.model, run), merged.logits)
+    assert merged.measured["dequantized"]["loss"] != merged.measured["original"]["loss"]
+
+
+def test_the_original_base_gets_the_same_adapter(make_run):
+    run = open_run(make_run("qlora", "roberta"))
+    name = "roberta.encoder.layer.0.attention.self.query.weight"
+    original = load_base(run_base(run), run.labels).state_dict()[name]
+    dequantized = load_dequantized_base(run).state_dict()[name]
+    assert not torch.equal(original, dequantized)
+    onto_original = merge_adapter(run, "original").state_dict()[name] - original
+    onto_dequantized = merge_adapter(run, "dequantized").state_dict()[name] - dequantized
+    torch.testing.assert_close(onto_original, onto_dequantized, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("method", "wanted"), [("lora", "auto"), ("qlora", "original")])
+def test_a_fixed_base_is_the_only_one_measured(make_run, method, wanted):
+    run = open_run(make_run(method, "roberta"))
+    labels = read_rows(run, "validation")["label"].to_numpy()
+    merged = merge_best(run, wanted, lambda model: logits_on_validation(model, run), labels)
+    assert list(merged.measured) == ([] if method == "lora" else ["original"])
 
 
 def test_another_base_is_refused(make_run):

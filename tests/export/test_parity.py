@@ -20,7 +20,7 @@ def ladder():
     ladder = Ladder(rows, Thresholds(1e-3, 0.1), told.append)
     ladder.climb("first", "reference", LOGITS)
     yield ladder
-    assert len(told) == len(ladder.steps)
+    assert len(told) == len(ladder.steps) + len(ladder.other_failures)
 
 
 def test_a_float_stage_within_the_threshold_passes(ladder):
@@ -45,12 +45,37 @@ def test_flips_above_the_margin_are_counted(ladder):
     assert step.accuracy == 0.25
 
 
-def test_int8_fails_by_accuracy_alone(ladder):
-    assert ladder.climb("drifted", "int8", LOGITS * 3, "first").failure is None
+def test_a_quantised_stage_may_drift_but_not_lose_accuracy(ladder):
+    assert ladder.climb("drifted", "quantized", LOGITS * 3, "first").failure is None
     worse = LOGITS.copy()
     worse[0] = [0.0, 1.0]
-    failure = ladder.climb("worse", "int8", worse, "first").failure
+    failure = ladder.climb("worse", "quantized", worse, "first").failure
     assert failure == "loses 0.2500 accuracy, allowed 0.1"
+
+
+def test_a_quantised_stage_may_not_flip_many_clear_labels(ladder):
+    moved = LOGITS.copy()
+    moved[0], moved[3] = [0.0, 1.0], [1.0, 0.0]  # one right label lost, one gained
+    step = ladder.climb("moved", "quantized", moved, "first")
+    assert (step.flipped_above_margin, step.gained, step.lost) == (2, 1, 1)
+    assert step.mcnemar_p == 1.0
+    assert step.failure == "2 of 4 labels flipped whose margin was above 0.1, allowed 5.0%"
+
+
+def test_every_step_is_tested_against_the_first(ladder):
+    ladder.climb("second", "reported", LOGITS[:, ::-1], "first")
+    step = ladder.climb("third", "reported", LOGITS[:, ::-1], "second")
+    assert (step.flipped, step.gained, step.lost) == (0, 1, 3)
+    low, high = step.f1_interval
+    assert low <= step.f1_macro <= high
+    assert ladder.steps[0].mcnemar_p is None
+
+
+def test_a_limit_crossed_outside_the_steps_fails_too(ladder):
+    ladder.climb("second", "float", LOGITS, "first")
+    ladder.fail("stability-int8", "9 of 10 labels depend on batch or padding")
+    with pytest.raises(GateError, match="stability-int8: 9 of 10"):
+        ladder.gate(kept="here")
 
 
 def test_a_reported_stage_never_fails_and_all_failures_are_told(ladder):
@@ -64,7 +89,7 @@ def test_a_reported_stage_never_fails_and_all_failures_are_told(ladder):
 def test_logits_that_are_not_finite_fail_any_stage(ladder):
     broken = LOGITS.copy()
     broken[1, 0] = np.nan
-    step = ladder.climb("broken", "int8", broken, "first")
+    step = ladder.climb("broken", "quantized", broken, "first")
     assert step.failure == "logits are not finite numbers"
     assert step.accuracy is None
 

@@ -1,0 +1,51 @@
+"""A workshop on a tiny exported model, as the export has it in the middle of its work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from export.optimize import fuse_graph
+from export.workshop import Workshop, calibration_texts
+from finetune.run_folder import open_run
+
+
+@pytest.fixture(scope="session")
+def make_workshop(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_artifact: Callable[[str, str], Path],
+    make_run: Callable[[str, str], Path],
+) -> Callable[[str], Workshop]:
+    """A function: architecture → the workshop of the exported LoRA run, made once."""
+    made: dict[str, Workshop] = {}
+
+    def make(kind: str) -> Workshop:
+        if kind not in made:
+            folder = tmp_path_factory.mktemp("workshop") / kind
+            shutil.copytree(make_artifact("lora", kind), folder)
+            manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+            plain, fused = folder / "onnx" / "model.onnx", folder / ".work" / "fused.onnx"
+            fused.parent.mkdir()
+            fuse_graph(plain, fused, heads=4, hidden_size=64)
+            run = open_run(make_run("lora", kind))
+            made[kind] = Workshop(
+                folder=folder,
+                manifest={**manifest, "status": "building"},
+                head_modules=("classifier",),
+                heads=4,
+                hidden_size=64,
+                plain=plain,
+                fused=fused,
+                calibration_texts=partial(calibration_texts, run, 24),
+                smooth_alpha=0.5,
+                int8_embeddings=False,
+                device="cpu",
+            )
+        return made[kind]
+
+    return make
