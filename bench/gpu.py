@@ -26,6 +26,10 @@ class Gpu:
         """Memory in use on the device, by whomever."""
         return int(self._nvml.nvmlDeviceGetMemoryInfo(self._device).used)
 
+    def free_bytes(self) -> int:
+        """Memory that can be taken."""
+        return int(self._nvml.nvmlDeviceGetMemoryInfo(self._device).free)
+
     def process_bytes(self, pid: int) -> int | None:
         """Memory of one process; None where NVML does not know it by this id."""
         for one in self._nvml.nvmlDeviceGetComputeRunningProcesses(self._device):

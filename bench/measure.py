@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from bench.block import Block, Plan
 from bench.checkpoint import Progress
+from bench.gpu import open_gpu
 from bench.schedule import Schedule
 from bench.timing import free_memory_bytes, plan_blocks, round_orders
 from bench.variants import Variant
 
 LIBRARY_BYTES = {"onnx": 200_000_000, "sklearn": 350_000_000}  # resident once imported
 TORCH_BYTES = 800_000_000
+CONTEXT_BYTES = 700_000_000  # of a GPU, for each process that uses CUDA
 WEIGHT_COPIES = 2.5  # at the peak of loading, with activations
 
 
@@ -29,9 +31,8 @@ def measure_variants(variants: Sequence[Variant], plan: Plan) -> Progress:
         process = len(progress.blocks)
         alive = [name for name in by_name if progress.variants[name].reason is None]
         order = next(round_orders(alive, (plan.settings.seed, process)))
-        needs = {name: memory_need(by_name[name], plan.sizes.get(name) or 0) for name in alive}
-        room = int(free_memory_bytes() * plan.settings.memory_share)
-        blocks = plan_blocks(order, needs, room) if order else []
+        shares = memory_shares([by_name[name] for name in alive], plan)
+        blocks = plan_blocks(order, shares, 1.0) if order else []
         for index, block in enumerate(blocks):
             where = f"process {process + 1}/{max(process + 1, plan.settings.processes)}"
             where += f", block {index + 1}/{len(blocks)}" if len(blocks) > 1 else ""
@@ -41,6 +42,22 @@ def measure_variants(variants: Sequence[Variant], plan: Plan) -> Progress:
         progress.blocks.append(blocks)
         plan.checkpoint.save(progress)
     return progress
+
+
+def memory_shares(variants: Sequence[Variant], plan: Plan) -> dict[str, float]:
+    """The share that each variant needs of what is free, of memory or of the GPU's if that is more.
+
+    Without NVML the GPU's memory is taken to hold all.
+    """
+    room = max(1.0, free_memory_bytes() * plan.settings.memory_share)
+    gpu = open_gpu(plan.settings.device)
+    gpu_room = max(1.0, gpu.free_bytes() * plan.settings.memory_share) if gpu else float("inf")
+    shares = {}
+    for one in variants:
+        size = plan.sizes.get(one.name) or 0
+        on_gpu = CONTEXT_BYTES + WEIGHT_COPIES * size if one.device != "cpu" else 0.0
+        shares[one.name] = max(memory_need(one, size) / room, on_gpu / gpu_room)
+    return shares
 
 
 def memory_need(variant: Variant, size_bytes: int) -> int:

@@ -68,17 +68,17 @@ def choose_rows(total: int, wanted: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(total, size=wanted, replace=False))
 
 
-def plan_blocks(names: Sequence[str], needs: dict[str, int], room_bytes: int) -> list[list[str]]:
-    """Split ``names`` into the fewest blocks, in order, whose needs fit into ``room_bytes``.
+def plan_blocks(names: Sequence[str], needs: dict[str, float], room: float) -> list[list[str]]:
+    """Split ``names`` into blocks, in order, whose needs fit into ``room`` (of any unit).
 
     A variant that needs more than there is room stands alone.
     """
     blocks: list[list[str]] = [[]]
-    used = 0
+    used = 0.0
     for name in names:
-        if blocks[-1] and used + needs[name] > room_bytes:
+        if blocks[-1] and used + needs[name] > room:
             blocks.append([])
-            used = 0
+            used = 0.0
         blocks[-1].append(name)
         used += needs[name]
     return blocks

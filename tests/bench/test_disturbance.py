@@ -17,8 +17,11 @@ from results_factory import make_results
 from bench.disturbance import CpuWatch, cpu_seconds, gpu_disturbance
 from bench.energy import EnergyMeter, rapl_domains
 from bench.gpu import Gpu, open_gpu
+from bench.measure import CONTEXT_BYTES, memory_shares
 from bench.report.load import is_disturbed, load_notes
 from bench.report.results import Results
+from bench.settings import BenchSection
+from bench.variants import Variant
 
 SPIN = "import time\nend = time.time() + 30\nwhile time.time() < end: pass"
 
@@ -105,7 +108,8 @@ class Counters:
         return self.millijoules.pop(0) if len(self.millijoules) > 1 else self.millijoules[0]
 
     def nvmlDeviceGetMemoryInfo(self, device: int) -> SimpleNamespace:
-        return SimpleNamespace(used=sum(self.pids.values()))
+        used = sum(self.pids.values())
+        return SimpleNamespace(used=used, free=10**9 - used)
 
     def nvmlDeviceGetComputeRunningProcesses(self, device: int) -> list[SimpleNamespace]:
         return [SimpleNamespace(pid=p, usedGpuMemory=used) for p, used in self.pids.items()]
@@ -120,7 +124,23 @@ def test_a_gpus_energy_and_memory_are_read() -> None:
     meter.start()
     assert meter.stop() == {"gpu": pytest.approx(2.5)}
     assert (gpu.process_bytes(7), gpu.process_bytes(9), gpu.used_bytes()) == (300, None, 800)
+    assert gpu.free_bytes() == 10**9 - 800
     assert EnergyMeter([], Gpu(Counters([], {}))).stop() == {}
+
+
+def test_workers_share_the_gpus_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = BenchSection(device="cuda", memory_share=0.5)
+    plan = SimpleNamespace(settings=settings, sizes={"small": 10**6, "large": 10**9, "int8": 1})
+    variants = [
+        Variant(name, "full", "onnx", "fp32", None, None, "", device)
+        for name, device in (("small", "cuda"), ("large", "cuda"), ("int8", "cpu"))
+    ]
+    monkeypatch.setattr("bench.measure.free_memory_bytes", lambda: 10**12)
+    monkeypatch.setattr("bench.measure.open_gpu", lambda device: Gpu(Counters([], {})))
+    shares = memory_shares(variants, plan)
+    assert shares["small"] == pytest.approx((CONTEXT_BYTES + 2.5e6) / 0.5e9)
+    assert shares["large"] > 5
+    assert shares["int8"] < 0.001
 
 
 def test_other_processes_of_the_gpu_are_counted_where_ours_are_known(
