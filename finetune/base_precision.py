@@ -16,6 +16,8 @@ from typing import IO
 import numpy as np
 import torch
 
+from finetune.host_memory import give_back_free_memory
+
 
 class Originals:
     """Frozen fp32 parameters in an unnamed file, in the order of the model."""
@@ -75,6 +77,7 @@ def hold_frozen(
     bitsandbytes converts the biases of NF4 layers to the compute dtype by itself, so QLoRA's
     originals are kept for every half precision.
     """
+    give_back_free_memory()  # of loading, quantisation above all
     wanted = wants_bf16_base(asked, method, precision)
     if not wanted and (method != "qlora" or precision == "fp32"):
         return None
@@ -82,4 +85,5 @@ def hold_frozen(
     originals.take(model)
     if wanted:
         hold_base(model, torch.bfloat16)
+        give_back_free_memory()
     return originals
