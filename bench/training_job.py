@@ -13,10 +13,11 @@ from transformers import set_seed
 from bench.timing import round_sample
 from finetune.adapters import count_parameters
 from finetune.base_precision import hold_frozen
-from finetune.progress import ProgressReport
+from finetune.job import Job, build_model, prepare_job
+from finetune.ledger import Ledger
 from finetune.recipe import FinetuneRecipe
 from finetune.trainer_setup import build_trainer, tokenize_rows
-from finetune.training import Job, build_model, finetune, prepare_job
+from finetune.training import finetune
 
 ENDLESS = 1_000_000  # optimizer steps: the driver ends the process
 
@@ -56,13 +57,7 @@ def build(prepared: Prepared, scratch: Path) -> tuple[Any, dict[str, Any]]:
     job = prepared.job
     set_seed(job.recipe.seed)
     model = build_model(job)
-    hold_frozen(
-        model,
-        asked=job.recipe.training.base_precision,
-        method=job.recipe.adapter.method,
-        precision=job.precision,
-        folder=scratch,
-    )
+    hold_frozen(model, job.recipe, job.precision, scratch)
     training = job.recipe.training.model_copy(
         update={"max_steps": ENDLESS, "eval_steps": ENDLESS, "early_stopping_patience": None}
     )
@@ -75,9 +70,9 @@ def build(prepared: Prepared, scratch: Path) -> tuple[Any, dict[str, Any]]:
         device=job.device,
         precision=job.precision,
         seed=job.recipe.seed,
-        checkpoints=scratch / "checkpoints",
-        tensorboard=scratch / "tensorboard",
-        progress=ProgressReport(training.batch_size, training.best_metric),
+        checkpoints=scratch / "steps",
+        ledger=Ledger(training.batch_size, training.gradient_accumulation_steps),
+        callbacks=[],
     )
     parameters = count_parameters(model)
     return trainer, {"parameters": parameters.total, "trainable": parameters.trainable}

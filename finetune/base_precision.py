@@ -17,6 +17,9 @@ import numpy as np
 import torch
 
 from finetune.host_memory import give_back_free_memory
+from finetune.recipe import FinetuneRecipe
+
+HELD_METHODS = ("lora", "qlora", "rslora", "lora+")  # others compute with the base's weights
 
 
 class Originals:
@@ -64,22 +67,23 @@ def hold_base(model: torch.nn.Module, dtype: torch.dtype) -> None:
             module.cast_input_dtype_enabled = False
 
 
-def wants_bf16_base(asked: str, method: str, precision: str) -> bool:
-    """Whether frozen weights are held in bf16: where they are frozen and training is in bf16."""
-    return asked == "auto" and method != "full" and precision == "bf16"
+def wants_bf16_base(recipe: FinetuneRecipe, precision: str) -> bool:
+    """Whether frozen weights are held in bf16: for adapters beside whole frozen layers."""
+    asked, method = recipe.training.base_precision, recipe.adapter.method
+    return asked == "auto" and method in HELD_METHODS and precision == "bf16"
 
 
 def hold_frozen(
-    model: torch.nn.Module, *, asked: str, method: str, precision: str, folder: Path | None = None
+    model: torch.nn.Module, recipe: FinetuneRecipe, precision: str, folder: Path | None = None
 ) -> Originals | None:
     """Hold the base as the recipe asks; what to give back before anything is stored.
 
     bitsandbytes converts the biases of NF4 layers to the compute dtype by itself, so QLoRA's
-    originals are kept for every half precision.
+    originals are kept for every half precision. ``folder`` takes the originals' unnamed file.
     """
     give_back_free_memory()  # of loading, quantisation above all
-    wanted = wants_bf16_base(asked, method, precision)
-    if not wanted and (method != "qlora" or precision == "fp32"):
+    wanted = wants_bf16_base(recipe, precision)
+    if not wanted and (recipe.adapter.method != "qlora" or precision == "fp32"):
         return None
     originals = Originals(folder)
     originals.take(model)

@@ -19,12 +19,13 @@ from finetune.adapters import attach_adapter
 from finetune.base import BaseModel
 from finetune.base_precision import hold_base, wants_bf16_base
 from finetune.fake_model import cuda_rules, fill_with_fakes, replace_linear_layers, storages
+from finetune.host_memory import allocator_bytes
+from finetune.job import DTYPES
 from finetune.live_memory import ACTIVATIONS, GRADIENTS, OPTIMIZER, WEIGHTS, LiveMemory
 from finetune.models import autocast_context, load_skeleton
 from finetune.recipe import FinetuneRecipe
 from finetune.step import make_batch, make_optimizer, run_step
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # cuBLAS keeps a workspace among PyTorch's own bytes: 2 x 4096 KiB + 8 x 16 KiB, 32 MiB on Hopper
 CUDA_WORKSPACE_BYTES = 8_519_680
 
@@ -94,7 +95,9 @@ def estimate_memory(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -
         evaluation = _run_forward(model, shape, memory, shape.precision)
         widen_weights(model, memory)
         prediction = _run_forward(model, shape, memory, "fp32")
-    runtime = CUDA_WORKSPACE_BYTES if shape.device == "cuda" else 0
+    on_cuda = shape.device == "cuda"
+    runtime = CUDA_WORKSPACE_BYTES if on_cuda else allocator_bytes(step[ACTIVATIONS])
+    others = CUDA_WORKSPACE_BYTES if on_cuda else allocator_bytes(0)
     return MemoryNeed(
         parameters=parameters,
         trainable_parameters=sum(one.numel() for one in trainable),
@@ -104,8 +107,8 @@ def estimate_memory(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -
         activations_bytes=step[ACTIVATIONS],
         runtime_bytes=runtime,
         step_bytes=sum(step.values()) + runtime,
-        evaluation_bytes=evaluation + runtime,
-        prediction_bytes=prediction + runtime,
+        evaluation_bytes=evaluation + others,
+        prediction_bytes=prediction + others,
     )
 
 
@@ -125,7 +128,7 @@ def build_meta_model(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) 
             target_modules=adapter.target_modules,
             gradient_checkpointing=training.gradient_checkpointing,
         )
-    if wants_bf16_base(training.base_precision, adapter.method, shape.precision):
+    if wants_bf16_base(recipe, shape.precision):
         hold_base(adapted, torch.bfloat16)
     if training.gradient_checkpointing:
         adapted.gradient_checkpointing_enable({"use_reentrant": False})

@@ -11,7 +11,8 @@ import torch
 from finetune.adapters import attach_adapter
 from finetune.base import BaseModel
 from finetune.base_precision import hold_frozen
-from finetune.memory import DTYPES, StepShape
+from finetune.job import DTYPES
+from finetune.memory import StepShape
 from finetune.models import load_base
 from finetune.recipe import FinetuneRecipe
 from finetune.step import make_batch, make_optimizer, run_step
@@ -109,9 +110,7 @@ def _build(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -> torch.n
         target_modules=adapter.target_modules,
         gradient_checkpointing=training.gradient_checkpointing,
     ).to(shape.device)
-    hold_frozen(
-        adapted, asked=training.base_precision, method=adapter.method, precision=shape.precision
-    )
+    hold_frozen(adapted, recipe, shape.precision)
     if training.gradient_checkpointing:
         adapted.gradient_checkpointing_enable({"use_reentrant": False})
     return adapted.train()
