@@ -14,6 +14,7 @@ from finetune.models import load_base_tokenizer
 from finetune.nsmc import OFFICIAL, cache_folder
 from finetune.recipe import FinetuneRecipe
 from finetune.recipe_files import expand_path
+from finetune.row_order import EpochOrder
 
 NSMC_ROWS = 149_995  # the official training file without its five empty rows
 
@@ -64,12 +65,15 @@ def padded_tokens(recipe: FinetuneRecipe, lengths: Lengths) -> tuple[float, floa
         fixed = recipe.model.max_length if training.padding == "max_length" else lengths.longest
         mean = fixed if lengths.tokens is None else float(lengths.tokens.mean())
         return training.batch_size * fixed, 1 - mean / fixed
-    order = np.random.default_rng(recipe.seed).permutation(len(lengths.tokens))
-    if training.group_by_length:
-        order = np.argsort(lengths.tokens[order], kind="stable")
-    groups = np.array_split(
-        lengths.tokens[order], range(training.batch_size, len(order), training.batch_size)
+    order = EpochOrder(
+        lengths.tokens.tolist(),
+        effective_batch=training.batch_size * training.gradient_accumulation_steps,
+        micro_batch=training.batch_size,
+        seed=recipe.seed,
+        group_by_length=training.group_by_length,
     )
+    starts = range(training.batch_size, len(order), training.batch_size)
+    groups = np.array_split(lengths.tokens[list(order)], starts)
     places = sum(int(group.max()) * len(group) for group in groups)
     return places / len(groups), 1 - int(lengths.tokens.sum()) / places
 
