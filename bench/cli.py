@@ -41,15 +41,29 @@ def run_command(suite: str, overrides: Overrides = None, fresh: Fresh = False) -
 def bench_command(
     what: Annotated[
         list[str],
-        typer.Argument(help="a suite, or run and artifact folders; then key=value, e.g. rounds=5"),
+        typer.Argument(
+            help="a suite, or run and artifact folders; then key=value, e.g. rounds=5. "
+            "`training SUITE` measures trainings, `plan SUITE` the planner"
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", help="report folder; reports/NAME by default")
     ] = None,
     where: Where = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="with `training`: also train each case so many epochs")
+    ] = None,
 ) -> None:
     """Measure and compare: accuracy, latency, throughput, size and memory of every variant."""
     folders, overrides = split_arguments(what)
+    if folders[0] in ("training", "plan"):
+        from bench.training_command import run_training_suite
+
+        _end_cleanly()
+        if output is not None:
+            overrides = [*overrides, f"output={output}"]
+        say(f"[bold]{run_training_suite(folders, overrides, epochs=epochs, report=_report)}[/]")
+        return
     is_suite = len(folders) == 1 and not Path(folders[0]).is_dir()
     if where is not None:
         key = "bench.where" if is_suite else "where"

@@ -30,19 +30,19 @@ class WorkerFailed(Exception):
 
 
 class WorkerProcess:
-    """A fresh Python process running ``bench.worker``, asleep whenever it is not asked.
+    """A fresh Python process running ``module``, asleep whenever it is not asked.
 
     A sleeping worker is stopped by signal: runtimes keep spinning threads, which would take the
     cores from the worker that is being measured.
     """
 
-    def __init__(self, threads: int, timeout_s: float) -> None:
+    def __init__(self, threads: int, timeout_s: float, module: str = "bench.worker") -> None:
         self.timeout_s = timeout_s
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         # -P: no file of the working directory shadows a package. A group of its own: Ctrl-C
         # reaches the parent alone, which then ends its workers.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "bench.worker"],
+            [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -51,7 +51,7 @@ def resolve_recipes(suite: SuiteRecipe, beside: Path) -> list[FinetuneRecipe]:
     for run in suite.recipes:
         path = beside / run.recipe
         path = path if path.is_file() else find_recipe(run.recipe)
-        changes = [*_as_overrides(suite.common), *_as_overrides(run.set)]
+        changes = [*as_overrides(suite.common), *as_overrides(run.set)]
         content = apply_overrides(read_yaml(path), changes)
         recipes.append(check_recipe(FinetuneRecipe, content, run.recipe))
     double = [name for name, count in Counter(one.folder for one in recipes).items() if count > 1]
@@ -78,7 +78,7 @@ def wanted_exports(suite: SuiteRecipe, recipes: list[FinetuneRecipe]) -> list[st
     return suite.export
 
 
-def _as_overrides(changes: dict[str, Any]) -> list[str]:
+def as_overrides(changes: dict[str, Any]) -> list[str]:
     """``{a.b: 1}`` and ``{a: {b: 1}}`` → ``a.b=1``; deeper mappings are values."""
     flat: dict[str, Any] = {}
     for key, value in changes.items():

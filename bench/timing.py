@@ -100,6 +100,25 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def resident_memory_bytes() -> int:
+    """Resident memory of this process now."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def forget_peak_memory() -> bool:
+    """Begin a new ``peak_memory_bytes`` at what is resident now; False where Linux does not let.
+
+    Writing 5 to clear_refs resets VmHWM (proc(5)).
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
 def free_memory_bytes() -> int:
     """Memory that can be taken: of the machine, and within this container's limit."""
     import psutil

@@ -30,6 +30,7 @@ from bench.server import WallClock, highest_rate, poisson_arrivals, serve_arriva
 from bench.timing import REWARM_CALLS, peak_memory_bytes, round_sample, warm_up
 
 Message = dict[str, Any]
+Commands = dict[str, Callable[[Any, Message], Message]]
 
 
 class Worker:
@@ -187,7 +188,7 @@ class Worker:
         return write_tfidf(Path(message["run"]), Path(message["target"]), message["seed"])
 
 
-COMMANDS: dict[str, Callable[[Worker, Message], Message]] = {
+COMMANDS: Commands = {
     name: getattr(Worker, name)
     for name in (
         "prepare",
@@ -208,28 +209,27 @@ COMMANDS: dict[str, Callable[[Worker, Message], Message]] = {
 }
 
 
-def serve(requests: TextIO, answers: TextIO) -> None:
+def serve(requests: TextIO, answers: TextIO, worker: Any, commands: Commands) -> None:
     """Answer messages until ``quit`` or the end of the pipe; an error is told in one line."""
-    worker = Worker()
     for line in requests:
         message = json.loads(line)
         if message["do"] == "quit":
             return
         try:
-            answer = {"ok": COMMANDS[message["do"]](worker, message)}
+            answer = {"ok": commands[message["do"]](worker, message)}
         except Exception as fault:  # whatever a runtime raises: this variant failed, no other
             answer = {"error": _one_line(fault)}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def main() -> None:
+def main(worker: Any, commands: Commands) -> None:
     """Give standard output to the pipe and serve."""
     _end_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     with os.fdopen(os.dup(0), "r", encoding="utf-8") as requests:
-        serve(requests, answers)
+        serve(requests, answers, worker, commands)
 
 
 def _end_with_parent() -> None:
@@ -247,4 +247,4 @@ def _one_line(fault: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(Worker(), COMMANDS)

@@ -10,6 +10,7 @@ import typer
 
 from finetune.console import say, tell
 from finetune.errors import RecipeError
+from finetune.plan_command import plan_recipe
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key.sub=value, e.g. training.learning_rate=1e-4")
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command("cp")(copy_recipe)
     app.command("finetune")(finetune_model)
     app.command("pretrain")(pretrain_model)
+    app.command("plan")(plan_recipe)
 
 
 def list_recipes() -> None:

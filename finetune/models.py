@@ -222,6 +222,18 @@ def _config(base: BaseModel, labels: Sequence[str]) -> Any:
         ) from fault
 
 
+def load_skeleton(base: BaseModel, labels: Sequence[str], dropout: float | None = None) -> Any:
+    """``load_base``'s architecture on the meta device: shapes and names, no memory."""
+    config = _config(base, labels)
+    if dropout is not None:
+        _set_dropout(config, dropout)
+    skeleton = _skeleton(config)
+    skeleton.kotune_new_modules = (
+        [_head_name(skeleton)] if base.random_weights else _new_modules(base, skeleton)
+    )
+    return skeleton
+
+
 def _set_dropout(config: Any, dropout: float) -> None:
     """Hidden and attention dropout of the encoder, under the names architectures give them."""
     for name in DROPOUTS:

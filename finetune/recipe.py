@@ -118,7 +118,10 @@ class TrainingSection(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Precision = "auto"
     device: Device = "auto"
-    padding: Literal["dynamic", "max_length"] = "dynamic"
+    base_precision: Literal["auto", "fp32"] = (
+        "auto"  # frozen weights; auto: bf16 where precision is
+    )
+    padding: Literal["dynamic", "longest", "max_length"] = "dynamic"
     group_by_length: bool = True
     eval_steps: Count | None = None  # None: once an epoch
     save_steps: Count | None = None  # None: every five minutes; at each best evaluation anyway

@@ -40,7 +40,7 @@ def tokenize_rows(
         frame["text"].tolist(),
         truncation=True,
         max_length=max_length,
-        padding="max_length" if padding == "max_length" else False,
+        padding=False if padding == "dynamic" else padding,
         return_token_type_ids=False,
     )
     lengths = [sum(mask) for mask in encoded["attention_mask"]]

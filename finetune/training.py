@@ -16,6 +16,7 @@ from transformers import TrainerState, set_seed
 
 from finetune import run_folder
 from finetune.adapters import count_parameters
+from finetune.base_precision import hold_frozen
 from finetune.checkpoints import Checkpoint, disk_errors
 from finetune.evaluation import predict_splits
 from finetune.files import publish_folder, write_json
@@ -70,12 +71,15 @@ def finetune(recipe: FinetuneRecipe, *, overwrite: bool = False, report: Report 
         name: tokenize_rows(frame, job.tokenizer, recipe.model.max_length, recipe.training.padding)
         for name, frame in (("train", job.corpus.train), ("validation", job.corpus.validation))
     }
+    originals = None if is_sharded() else hold_frozen(model, recipe, job.precision, work)
     checkpoint = train_to_end(job, model, rows, work, report)
     leave_processes()
     if not is_main_process():
         return target
     if is_sharded():
         model = build_model(job)
+    if originals is not None:
+        originals.give_back(model)
     load_weights(model, checkpoint.folder / BEST)
     with disk_errors(work / "steps"), publish_folder(target, workplace=work) as folder:
         shutil.copytree(work / "tensorboard", folder / "tensorboard")

@@ -1,0 +1,62 @@
+"""kotune plan RECIPE: what a run will need, before it runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated
+
+import typer
+
+from finetune.console import console, errors, say
+from finetune.errors import RecipeError
+
+UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def plan_recipe(
+    recipe: str,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key.sub=value, e.g. training.batch_size=8")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="what there is, e.g. 6GB or 8GiB: change the recipe to fit")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; a GPU may be planned without one")
+    ] = None,
+    probe: Annotated[bool, typer.Option(help="take ten seconds of real steps for the time")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> None:
+    """Tell the memory, the steps and the time of RECIPE; nothing is downloaded or trained."""
+    from finetune.recipe import FinetuneRecipe
+    from finetune.recipe_files import load_recipe
+
+    room = None if memory is None else parse_bytes(memory)
+    words = [*(overrides or []), *([f"training.device={device}"] if device else [])]
+    resolved = load_recipe(FinetuneRecipe, recipe, words)
+    from finetune.plan_table import plan_record, plan_tables
+    from finetune.planning import make_plan
+
+    plan = make_plan(
+        resolved,
+        memory_bytes=room,
+        probe=probe,
+        report=lambda line: errors.print(line, style="dim"),
+    )
+    if as_json:
+        typer.echo(json.dumps(plan_record(plan), ensure_ascii=False, indent=2))
+        return
+    for part in plan_tables(plan):
+        say(part) if isinstance(part, str) else console.print(part)
+
+
+def parse_bytes(text: str) -> int:
+    """``6GB`` → 6,000,000,000; ``8GiB`` → 8 × 2^30; raises RecipeError."""
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
+    unit = found and UNITS.get(found[2].lower() or "b")
+    if not found or not unit:
+        raise RecipeError(
+            "--memory is a number with a unit", received=text, allowed="6GB, 8GiB, 800MiB"
+        )
+    return int(float(found[1]) * unit)
