@@ -246,7 +246,9 @@ def slow_down(engine: Engine, variant: dict[str, Any]) -> Engine:
         began = time.perf_counter()
         found = engine.classify(text)
         end = time.perf_counter() + share * (time.perf_counter() - began)
-        time.sleep(max(0.0, end - time.perf_counter() - SPIN_S))
+        rest = end - time.perf_counter() - SPIN_S
+        if rest > 0:  # a sleep of nothing would hand the core to whoever waits for it
+            time.sleep(rest)
         while time.perf_counter() < end:  # sleeping overshoots by more than the effect
             pass
         return found
