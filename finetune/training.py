@@ -22,7 +22,7 @@ from finetune.evaluation import predict_splits
 from finetune.files import publish_folder, write_json
 from finetune.job import Job, build_model, prepare_job
 from finetune.ledger import Ledger
-from finetune.precision import choose_device
+from finetune.precision import bound_primitive_caches, choose_device
 from finetune.processes import (
     is_main_process,
     is_sharded,
@@ -50,6 +50,7 @@ def finetune(recipe: FinetuneRecipe, *, overwrite: bool = False, report: Report 
     """
     target = Path(recipe.folder)
     report = report if is_main_process() else _say_nothing
+    bound_primitive_caches()
     join_processes(choose_device(recipe.training.device))
     if _finish_publication(target, recipe, report):
         return target
