@@ -73,17 +73,17 @@ def finetune_model(
     from finetune.recipe_files import dump_recipe, load_recipe
 
     resolved = load_recipe(FinetuneRecipe, recipe, overrides or ())
-    if launch is not None:
-        divide_batch(resolved.training.batch_size, launch)
-        flags = ["--overwrite"] if overwrite else []
-        raise typer.Exit(launch_finetune([recipe, *(overrides or ()), *flags], launch))
-    if is_main_process():
+    if launch is None and is_main_process():
         typer.echo(dump_recipe(resolved))
     resolve_base(  # before PyTorch is loaded, so that a wrong model is told at once
         resolved.model.source,
         resolved.model.revision,
         random_weights=resolved.model.random_weights,
     )
+    if launch is not None:
+        divide_batch(resolved.training.batch_size, launch)
+        flags = ["--overwrite"] if overwrite else []
+        raise typer.Exit(launch_finetune([recipe, *(overrides or ()), *flags], launch))
     from finetune.training import finetune
 
     finetune(resolved, overwrite=overwrite, report=tell)

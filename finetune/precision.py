@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from finetune.errors import RecipeError
 from finetune.provenance import cpu_has_bf16
+
+CACHED_PRIMITIVES = 128
 
 
 def choose_device(asked: str) -> str:
@@ -33,3 +37,15 @@ def choose_precision(asked: str, device: str) -> str:
     if asked == "auto":
         return "bf16" if cpu_has_bf16() else "fp32"
     return asked
+
+
+def bound_primitive_caches() -> None:
+    """Keep oneDNN from holding compiled primitives for every batch shape it ever met.
+
+    In bf16 on a CPU each new length of a batch adds primitives, some megabytes a step, up to
+    1,024 in each of two caches: gigabytes over a training with dynamic padding. Batches grouped
+    by length meet the same few shapes in a row. Read once, at oneDNN's first use; what the
+    environment says already stays.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, str(CACHED_PRIMITIVES))

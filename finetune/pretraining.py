@@ -23,7 +23,7 @@ from finetune.errors import FolderError, RecipeError
 from finetune.files import publish_folder, write_text
 from finetune.interruption import stop_on_signal
 from finetune.models import load_base_tokenizer, load_tokenizer
-from finetune.precision import choose_device, choose_precision
+from finetune.precision import bound_primitive_caches, choose_device, choose_precision
 from finetune.pretrain_batches import Masker, TrainBatches, encode_texts, held_out_batches
 from finetune.pretrain_corpus import PretrainTexts, load_texts
 from finetune.pretrain_files import check_target, write_model_folder
@@ -70,6 +70,7 @@ def pretrain(recipe: PretrainRecipe, *, overwrite: bool = False, report: Report 
     """
     target = Path(recipe.folder)
     check_target(target, overwrite=overwrite)
+    bound_primitive_caches()
     work = work_folder(target)
     check_same_run(work, recipe)
     job = prepare_job(recipe, work)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 
 from finetune.errors import RecipeError
@@ -62,15 +60,25 @@ def leave_processes() -> None:
 
 
 def launch_finetune(arguments: Sequence[str], processes: int) -> int:
-    """``accelerate launch -m finetune …`` in so many processes; its exit code.
+    """``accelerate launch -m finetune …`` in so many processes; the exit code of the first to fail.
 
     On a CPU the processes talk through gloo, on GPUs through NCCL; accelerate chooses.
     """
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
-    command += ["--num_processes", str(processes), "--num_machines", "1"]
-    command += ["--main_process_port", "0"]  # a free one
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    options = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1"]
+    options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    options += ["--main_process_port", "0"]  # a free one
     if "OMP_NUM_THREADS" not in os.environ:
         share = max(1, (os.cpu_count() or 1) // processes)
-        command += ["--num_cpu_threads_per_process", str(share)]
-    return subprocess.run([*command, "-m", "finetune", *arguments]).returncode
+        options += ["--num_cpu_threads_per_process", str(share)]
+    launch = launch_command_parser().parse_args([*options, "-m", "finetune", *arguments])
+    try:
+        launch_command(launch)
+    except ChildFailedError as fault:
+        return abs(fault.get_first_failure()[1].exitcode)
+    except SignalException:  # the processes have saved themselves
+        return 130
+    return 0

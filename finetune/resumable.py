@@ -204,10 +204,10 @@ class ResumableTrainer(Trainer):
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
     """Put stored weights into a model's parameters of the same names, bit for bit."""
-    parameters = dict(model.named_parameters())
+    places = {**dict(model.named_buffers()), **dict(model.named_parameters())}
     with torch.no_grad():
         for name, value in load_file(path).items():
-            parameters[name].copy_(value)
+            places[name].copy_(value)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -101,6 +101,8 @@ def _run(
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, ProgressReport):
                 callback.close()
+            elif isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
+                callback.tb_writer.close()
     if too_large:
         _shrink(trainer, ledger, report)
     # accelerate leaves autocast wrapped around forward: what follows begins without it

@@ -22,7 +22,7 @@ from finetune.evaluation import predict_splits
 from finetune.files import publish_folder, write_json
 from finetune.job import Job, build_model, prepare_job
 from finetune.ledger import Ledger
-from finetune.precision import choose_device
+from finetune.precision import bound_primitive_caches, choose_device
 from finetune.processes import (
     is_main_process,
     is_sharded,
@@ -50,6 +50,7 @@ def finetune(recipe: FinetuneRecipe, *, overwrite: bool = False, report: Report 
     """
     target = Path(recipe.folder)
     report = report if is_main_process() else _say_nothing
+    bound_primitive_caches()
     join_processes(choose_device(recipe.training.device))
     if _finish_publication(target, recipe, report):
         return target
@@ -60,13 +61,7 @@ def finetune(recipe: FinetuneRecipe, *, overwrite: bool = False, report: Report 
     wait_for_processes()
     set_seed(recipe.seed)
     model = build_model(job)
-    parameters = count_parameters(model)
-    report(
-        f"{recipe.adapter.method} on {job.base.source}: {parameters.trainable:,} of "
-        f"{parameters.total:,} parameters trained ({parameters.trainable_share:.2%}), "
-        f"{job.precision} on {job.device}, {torch.get_num_threads()} threads"
-        + (f", {process_count()} processes" if process_count() > 1 else "")
-    )
+    _report_model(job, model, report)
     rows = {
         name: tokenize_rows(frame, job.tokenizer, recipe.model.max_length, recipe.training.padding)
         for name, frame in (("train", job.corpus.train), ("validation", job.corpus.validation))
@@ -82,12 +77,8 @@ def finetune(recipe: FinetuneRecipe, *, overwrite: bool = False, report: Report 
         originals.give_back(model)
     load_weights(model, checkpoint.folder / BEST)
     with disk_errors(work / "steps"), publish_folder(target, workplace=work) as folder:
+        _write_run(job, model, checkpoint, rows["train"]["length"], folder, report)
         shutil.copytree(work / "tensorboard", folder / "tensorboard")
-        summary = {**job.corpus.summary, "token_lengths": _quantiles(rows["train"]["length"])}
-        write_json(folder / "data.json", "kotune.data/1", summary)
-        figures = _write_results(job, model, checkpoint, folder, report)
-        figures["parameters"] = {"total": parameters.total, "trainable": parameters.trainable}
-        run_folder.seal_run(folder, recipe, _describe_run(job, figures, folder))
         announce_publication(work, folder)
     clear_work(target)
     report(f"run folder {target}")
@@ -102,6 +93,23 @@ def _finish_publication(target: Path, recipe: FinetuneRecipe, report: Report) ->
         clear_work(target)
         report(f"run folder {target} was finished already")
     return published
+
+
+def _write_run(
+    job: Job,
+    model: torch.nn.Module,
+    checkpoint: Checkpoint,
+    lengths: Any,
+    folder: Path,
+    report: Report,
+) -> None:
+    """Everything the run folder holds, run.json last."""
+    summary = {**job.corpus.summary, "token_lengths": _quantiles(lengths)}
+    write_json(folder / "data.json", "kotune.data/1", summary)
+    parameters = count_parameters(model)
+    figures = _write_results(job, model, checkpoint, folder, report)
+    figures["parameters"] = {"total": parameters.total, "trainable": parameters.trainable}
+    run_folder.seal_run(folder, job.recipe, _describe_run(job, figures, folder))
 
 
 def _write_results(
@@ -176,6 +184,16 @@ def _quantiles(lengths: Any) -> dict[str, int]:
     points = (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
     values = np.quantile(np.asarray(lengths), points, method="higher")
     return {f"p{point * 100:g}": int(value) for point, value in zip(points, values, strict=True)}
+
+
+def _report_model(job: Job, model: torch.nn.Module, report: Report) -> None:
+    parameters = count_parameters(model)
+    report(
+        f"{job.recipe.adapter.method} on {job.base.source}: {parameters.trainable:,} of "
+        f"{parameters.total:,} parameters trained ({parameters.trainable_share:.2%}), "
+        f"{job.precision} on {job.device}, {torch.get_num_threads()} threads"
+        + (f", {process_count()} processes" if process_count() > 1 else "")
+    )
 
 
 def _report_data(job: Job, report: Report) -> None:

@@ -60,6 +60,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "learning_rate": 5e-4,
         },
     },
+    "qlora": {
+        "adapter": {"method": "qlora", "rank": 4},
+        "training": {
+            **COMMON,
+            "precision": "bf16",
+            "max_steps": 12,
+            "eval_steps": 4,
+            "save_steps": 2,
+            "logging_steps": 5,
+        },
+    },
 }
 
 
@@ -90,7 +101,7 @@ def fork(work: Callable[[], None], log: Path) -> int:
     child = os.fork()
     if child:
         return child
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
     code = 70

@@ -103,6 +103,22 @@ def test_nothing_that_resumes_is_a_pickle(make_run, tmp_path: Path, monkeypatch)
     assert {"weights.safetensors", "optimizer.safetensors", "process-0.safetensors"} <= names
 
 
+@pytest.mark.parametrize("save_every_s", [0.0, 1e6])
+def test_without_save_steps_the_clock_decides(
+    make_run, tmp_path: Path, monkeypatch, save_every_s: float
+) -> None:
+    saved: list[int] = []
+
+    def publish(root: Path, step: int, **content) -> Path:
+        saved.append(step)
+        return publish_checkpoint(root, step, **content)
+
+    monkeypatch.setattr("finetune.interruption.SAVE_EVERY_S", save_every_s)
+    monkeypatch.setattr("finetune.resumable.publish_checkpoint", publish)
+    training.finetune(short(make_run, tmp_path, save_steps=None), report=lambda line: None)
+    assert saved == ([1, 2, 3, 4] if save_every_s == 0 else [4])
+
+
 def short(make_run, tmp_path: Path, **changes) -> FinetuneRecipe:
     recipe = open_run(make_run("lora", "roberta")).recipe
     fields = {"max_steps": 4, "save_steps": 2, **changes}

@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 HARNESS = Path(__file__).parent / "kill_harness.py"
+pytestmark = pytest.mark.timeout(1800)  # some thirty trainings, half a minute of a free core
 
 
 def cut_off(folder: Path, base: Path, reviews: Path, kills: int, seed: int) -> dict[str, Any]:
@@ -85,6 +86,5 @@ def test_sharded_state_is_gathered_and_spread_again(seen: dict[str, Any]) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_fifty_kills_change_nothing(tmp_path: Path, make_base: Callable, reviews: Path) -> None:
     check_kills(cut_off(tmp_path, make_base("roberta"), reviews, 50, seed=2), 50)

@@ -13,6 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from finetune.errors import RecipeError
+from finetune.precision import CACHED_PRIMITIVES, bound_primitive_caches
 from finetune.recipe import FinetuneRecipe
 from finetune.training import finetune
 from kotune import app
@@ -103,3 +104,11 @@ def test_accelerate_understands_the_fsdp_configuration(monkeypatch) -> None:
     assert plugin.reshard_after_forward is True
     assert "FULL_STATE_DICT" in str(plugin.state_dict_type)
     assert plugin.auto_wrap_policy.__name__ == "transformer_auto_wrap_policy"
+
+
+def test_primitive_caches_are_bounded_unless_the_environment_says_otherwise(monkeypatch) -> None:
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    bound_primitive_caches()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    assert os.environ["LRU_CACHE_CAPACITY"] == str(CACHED_PRIMITIVES)
