@@ -30,7 +30,7 @@ FILES = {
 }
 QUANTIZED = ("int8-dynamic", "int8-static", "int8-weight", "int4", "openvino-int8")
 HALF = ("fp16", "openvino-bf16")
-MIXABLE = ("int8-dynamic", "int8-static", "int8-weight", "int4")
+MIXABLE = QUANTIZED
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,9 @@ def _build(candidate: Candidate, workshop: Workshop, target: Path) -> dict[str, 
                 "products": convert_to_openvino(source, target, precision=kind),
             }
         case "openvino-int8":
-            count = quantize_openvino(source, target, workshop.feeds, head_modules=head)
+            count = quantize_openvino(
+                source, target, workshop.feeds, head_modules=head, keep_float=keep
+            )
             return {"runtime": "openvino", "quantization": "static", "integer_constants": count}
     raise ModelError("there is no such precision", received=candidate.precision)
 

@@ -48,12 +48,17 @@ def convert_to_openvino(source: Path, target: Path, *, precision: str) -> int:
 
 
 def quantize_openvino(
-    source: Path, target: Path, feeds: Sequence[Feed], *, head_modules: tuple[str, ...]
+    source: Path,
+    target: Path,
+    feeds: Sequence[Feed],
+    *,
+    head_modules: tuple[str, ...],
+    keep_float: Sequence[str] = (),
 ) -> int:
     """Write an ONNX file as int8 IR to ``target``; how many weights are int8.
 
     NNCF's post-training quantisation with its transformer model type: mixed preset, SmoothQuant.
-    The head and BERT's pooler stay float.
+    The head, BERT's pooler and the products named in ``keep_float`` stay float.
     """
     _without_telemetry()
     import nncf
@@ -67,7 +72,9 @@ def quantize_openvino(
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(feeds),
             ignored_scope=nncf.IgnoredScope(
-                patterns=[f"^/{name}/.*" for name in float_modules], validate=False
+                names=list(keep_float),
+                patterns=[f"^/{name}/.*" for name in float_modules],
+                validate=False,
             ),
         )
     _save(model, target, half=False)

@@ -104,7 +104,8 @@ class Search:
 
     def _try_embeddings(self) -> None:
         """The fastest quantised ONNX file with int8 embeddings too, where they cost nothing."""
-        best = next((one for one in self.fitting() if one.candidate.precision in MIXABLE), None)
+        onnx = [one for one in self.fitting() if "runtime" not in one.facts]
+        best = next((one for one in onnx if one.candidate.precision in MIXABLE), None)
         if best is None or best.candidate.int8_embeddings:
             return
         values = {**vars(best.candidate), "int8_embeddings": True}
