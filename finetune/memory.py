@@ -95,9 +95,8 @@ def estimate_memory(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -
         evaluation = _run_forward(model, shape, memory, shape.precision)
         widen_weights(model, memory)
         prediction = _run_forward(model, shape, memory, "fp32")
-    on_cuda = shape.device == "cuda"
-    runtime = CUDA_WORKSPACE_BYTES if on_cuda else allocator_bytes(step[ACTIVATIONS])
-    others = CUDA_WORKSPACE_BYTES if on_cuda else allocator_bytes(0)
+    runtime = _runtime_bytes(step[ACTIVATIONS], recipe, shape)
+    others = _runtime_bytes(0, recipe, shape)
     return MemoryNeed(
         parameters=parameters,
         trainable_parameters=sum(one.numel() for one in trainable),
@@ -110,6 +109,14 @@ def estimate_memory(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -
         evaluation_bytes=evaluation + others,
         prediction_bytes=prediction + others,
     )
+
+
+def _runtime_bytes(activations_bytes: int, recipe: FinetuneRecipe, shape: StepShape) -> int:
+    """What is needed beside the tensors: CUDA's workspace, or what the CPU's malloc makes of it."""
+    if shape.device == "cuda":
+        return CUDA_WORKSPACE_BYTES
+    adapters = recipe.adapter.method != "full"
+    return allocator_bytes(activations_bytes, adapters=adapters, precision=shape.precision)
 
 
 def build_meta_model(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -> Any:

@@ -28,7 +28,7 @@ def plan_recipe(
     probe: Annotated[bool, typer.Option(help="take ten seconds of real steps for the time")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
-    """Tell the memory, the steps and the time of RECIPE; nothing is downloaded or trained."""
+    """Tell the memory, the steps and the time of RECIPE; loads no weights and trains nothing."""
     from finetune.recipe import FinetuneRecipe
     from finetune.recipe_files import load_recipe
 

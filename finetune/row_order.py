@@ -9,6 +9,7 @@ from datasets import Dataset, concatenate_datasets
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+MEGA_BATCHES = 400  # batches sorted together; transformers' 50 leave over 5 % padding at batch 32
 IGNORED = -100  # the label that cross-entropy passes over
 
 
@@ -48,11 +49,23 @@ class EpochOrder(Sampler[int]):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         if self.group_by_length:
             order = get_length_grouped_indices(
-                self.lengths, self.effective_batch, generator=generator
+                self.lengths,
+                self.effective_batch,
+                mega_batch_mult=max(1, min(len(self) // (4 * self.effective_batch), MEGA_BATCHES)),
+                generator=generator,
             )
+            order = self._shuffle_batches(order, generator)
         else:
             order = torch.randperm(len(self.lengths), generator=generator).tolist()
         return iter([*order, *self.blanks])
+
+    def _shuffle_batches(self, order: list[int], generator: torch.Generator) -> list[int]:
+        """The same batches, not falling in length; the longest stays first, for its memory."""
+        size = self.effective_batch
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        middle = batches[1:-1]
+        shuffled = [middle[i] for i in torch.randperm(len(middle), generator=generator).tolist()]
+        return [row for batch in [batches[0], *shuffled, *batches[1:][-1:]] for row in batch]
 
 
 class LongestFirst(Sampler[int]):

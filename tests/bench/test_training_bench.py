@@ -1,0 +1,129 @@
+"""Trainings and plans measured for real, on the tiny base: figures, ratios, pages, failures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.plan_accuracy import run_plan_bench
+from bench.training import run_training_bench
+from bench.training_suite import PlanSuite, TrainingSuite, case_recipe
+from finetune.errors import FolderError, GateError, RecipeError
+from finetune.recipe_files import check_recipe, load_recipe, packaged_recipes
+
+REPORT: Callable[[str], None] = lambda line: None  # noqa: E731
+
+
+@pytest.fixture
+def make_content(make_base, reviews: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """A function: changes → a suite's content on the tiny base and the made-up reviews."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text(
+            f"model: {{source: {make_base('roberta')}, max_length: 32}}\n"
+            f"data: {{path: {reviews}, validation_size: 0.4, test_size: 0.1}}\n"
+            "adapter: {rank: 4, alpha: 8}\n"
+            "training: {device: cpu, batch_size: 8, eval_batch_size: 32}\n"
+        )
+        return {
+            "name": "tiny",
+            "output": str(tmp_path / "report"),
+            "recipe": str(recipe),
+            "threads": 1,
+            "methods": [{"name": "lora", "set": {"adapter.method": "lora"}}],
+            "ways": [{"name": "auto"}],
+            **changes,
+        }
+
+    return make
+
+
+def test_ways_are_measured_against_each_other(make_content, tmp_path: Path) -> None:
+    longest = {"training.padding": "longest", "training.precision": "fp32"}
+    content = make_content(
+        ways=[{"name": "notes", "set": longest}, {"name": "ours"}],
+        processes=1,
+        rounds=2,
+        steps=2,
+        warmup_steps=1,
+        matrix_peak_s=0.2,
+    )
+    suite = check_recipe(TrainingSuite, content, "suite")
+    page = run_training_bench(suite, tmp_path, epochs=1, report=REPORT)
+    results = json.loads((page.parent / "results.json").read_text())
+    notes, ours = results["cases"]
+    assert [case["status"] for case in results["cases"]] == ["ok", "ok"], results["cases"]
+    assert notes["facts"]["rows"] == ours["facts"]["rows"]
+    assert len(ours["visits"]) == 2 and ours["figures"]["rows_per_step"] == 8
+    for case in (notes, ours):
+        for visit in case["visits"]:
+            assert visit["rows"] == 16 and len(visit["step_ms"]) == 2
+            assert visit["tokens"] <= visit["places"]
+            assert sum(visit["step_ms"]) <= 1001 * visit["seconds"]
+    places = {visit["places"] for visit in notes["visits"]}
+    assert places == {16 * notes["facts"]["longest_tokens"]}
+    assert ours["figures"]["padding_share"] < notes["figures"]["padding_share"]
+    assert notes["figures"]["against_way"] is None
+    assert ours["figures"]["against_way"]["value"] > 0
+    assert 0 < ours["figures"]["share_of_matrix_peak"] < 1
+    assert 0 < ours["whole_run"]["validation_accuracy"] <= 1
+    text = page.read_text()
+    assert "lora-ours" in text and "against notes" in text and "share reached" in text
+    again = make_content(output=str(tmp_path))
+    with pytest.raises(FolderError, match="in use"):
+        run_training_bench(
+            check_recipe(TrainingSuite, again, "suite"), tmp_path, epochs=None, report=REPORT
+        )
+
+
+def test_a_plan_is_held_against_the_process(make_content, tmp_path: Path) -> None:
+    content = make_content(repeats=1, steps=2, tolerance=0.9)
+    page = run_plan_bench(check_recipe(PlanSuite, content, "suite"), tmp_path, report=REPORT)
+    (case,) = json.loads((page.parent / "results.json").read_text())["cases"]
+    assert case["reason"] is None
+    assert case["measured"][0]["training_bytes"] > case["planned"]["weights_bytes"]
+    assert case["ratio"] == pytest.approx(
+        case["planned"]["step_bytes"] / case["measured"][0]["training_bytes"]
+    )
+    assert "lora-auto" in page.read_text()
+
+
+def test_a_case_that_fails_is_told_with_its_reason(make_content, tmp_path: Path) -> None:
+    broken = {"adapter.target_modules": ["no_such_layer"]}
+    content = make_content(repeats=1, ways=[{"name": "broken", "set": broken}])
+    with pytest.raises(GateError, match="misses") as caught:
+        run_plan_bench(check_recipe(PlanSuite, content, "suite"), tmp_path, report=REPORT)
+    assert "target_modules" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"ways": [{"name": "a"}, {"name": "a"}]}, "same name"),
+        ({"baseline": "other"}, "none of auto"),
+        ({"ways": []}, "ways"),
+        ({"speed": 1}, "unknown key"),
+    ],
+)
+def test_suites_are_checked(make_content, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        check_recipe(TrainingSuite, make_content(**changes), "suite")
+
+
+def test_the_suites_that_come_with_it_resolve() -> None:
+    suites = [path for name, path in packaged_recipes().items() if name.startswith("bench/")]
+    assert len(suites) >= 4
+    for path in suites:
+        kind = PlanSuite if path.stem.startswith("plan-") else TrainingSuite
+        suite = load_recipe(kind, str(path))
+        names = {
+            case_recipe(suite, way, method, path.parent).name
+            for way in suite.ways
+            for method in suite.methods
+        }
+        assert len(names) == len(suite.ways) * len(suite.methods)
