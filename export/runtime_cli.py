@@ -16,8 +16,8 @@ from export.runtime import OnnxClassifier, softmax
 def main(arguments: list[str] | None = None) -> int:
     """Label texts from the arguments or from standard input; 0 done, 2 wrong input."""
     options = parse_arguments(arguments)
-    for stream in (sys.stdin, sys.stdout):
-        stream.reconfigure(encoding="utf-8")
+    sys.stdin.reconfigure(encoding="utf-8", newline=None)  # lines end with LF, CRLF or CR
+    sys.stdout.reconfigure(encoding="utf-8")
     if not options.texts and sys.stdin.isatty():
         print('no text; try: python predict.py "TEXT", or FILE on stdin', file=sys.stderr)
         return 2
