@@ -38,7 +38,7 @@ class PushPlan:
         lines = [f"target {constants.ENDPOINT}/{self.repo}, a {kind} model repository"]
         lines += [f"  {size / 1e6:10.3f} MB  {name}" for name, size in self.files]
         lines += [
-            f"  {self.total_bytes / 1e6:10.3f} MB  in {len(self.files)} files, every SHA-256 checked",
+            f"  {self.total_bytes / 1e6:10.3f} MB  in {len(self.files)} files, hashes checked",
             f"model card: valid, license {self.license}, {self.results} measured figures",
         ]
         if self.license == UNKNOWN_LICENSE:
@@ -113,6 +113,6 @@ def push_artifact(plan: PushPlan) -> str:
         ) from fault
     except requests.RequestException as fault:
         raise HubError("the connection broke off", received=fault, next_step="try again") from fault
-    except ValueError as fault:  # the hub's own check of the card
-        raise HubError("the hub refused the model card", received=fault) from fault
+    except ValueError as fault:  # the hub's own check of the card, told by its library
+        raise HubError("the upload was refused", received=fault) from fault
     return commit.commit_url
