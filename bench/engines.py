@@ -194,7 +194,7 @@ def _load_optimum(variant: dict[str, Any], threads: int) -> Engine:
         subfolder=file.parent.name,
         file_name=file.name,
         session_options=options,
-        provider="CUDAExecutionProvider" if variant["device"] == "cuda" else None,
+        provider=f"{variant['device'].upper()}ExecutionProvider",
         local_files_only=True,
     )
     tokenizer = AutoTokenizer.from_pretrained(artifact.folder, local_files_only=True)

@@ -72,6 +72,14 @@ def open_artifact(folder: Path | str, *, verify: bool = True) -> Artifact:
     )
 
 
+def unlisted_files(artifact: Artifact) -> list[str]:
+    """Files that lie in the folder and are none of the manifest's: nobody vouches for them."""
+    listed = {MANIFEST, *artifact.manifest["sha256"]}
+    found = (path for path in artifact.folder.rglob("*") if path.is_file())
+    names = (path.relative_to(artifact.folder) for path in found)
+    return sorted(name.as_posix() for name in names if name.as_posix() not in listed)
+
+
 def write_draft(folder: Path, content: dict[str, Any]) -> None:
     """Write manifest.json without hashes, for the runtime to run a folder under construction."""
     write_json(folder / MANIFEST, SCHEMA, {**content, "sha256": {}})

@@ -119,12 +119,15 @@ def verify_command(folder: Path) -> None:
         run = open_run(folder)
         say(f"run {escape(run.name)}: {len(run.info['files'])} files unchanged")
         return
-    from export.artifact_folder import open_artifact
+    from export.artifact_folder import open_artifact, unlisted_files
 
     artifact = open_artifact(folder)
     count = len(artifact.manifest["sha256"])
     verdict = "passed" if artifact.status == "passed" else "FAILED"
     say(f"artifact {escape(artifact.name)}: {count} files unchanged, export checks {verdict}")
+    unlisted = unlisted_files(artifact)
+    if unlisted:
+        tell(f"  not of the artifact: {', '.join(unlisted)}")
 
 
 def push_command(

@@ -26,7 +26,10 @@ from export.openvino_session import OpenVinoSession
 from export.processor import InstructionSet, available_cores, host_instruction_set, mismatch
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-BATCH_TOKENS = 2048  # padded tokens a batch: enough to fill the cores, little memory
+BATCH_TOKENS = {  # padded tokens a batch: activations that stay in a core's cache, or fill a GPU
+    "cpu": 512,
+    "cuda": 16_384,
+}
 WINDOW_TEXTS = 4096  # texts tokenised and sorted at once: memory does not grow with the input
 WINDOW_CHARACTERS = 4_000_000  # nor with the length of a text, beyond that of one
 
@@ -89,7 +92,7 @@ class OnnxClassifier:
         for logits in self.stream_logits(texts):
             yield from self._answers(logits)
 
-    def logits(self, texts: Sequence[str], *, batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
+    def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> np.ndarray:
         """Logits (n, labels) float32 in input order; ``batch_tokens`` bounds a padded batch."""
         if len(texts) == 1:
             (text,) = texts
@@ -98,9 +101,10 @@ class OnnxClassifier:
         return np.concatenate(windows) if windows else np.empty((0, len(self.labels)), np.float32)
 
     def stream_logits(
-        self, texts: Iterable[str], *, batch_tokens: int = BATCH_TOKENS
+        self, texts: Iterable[str], *, batch_tokens: int | None = None
     ) -> Iterator[np.ndarray]:
         """Logits (rows, labels) float32 of one window after the other, in input order."""
+        batch_tokens = batch_tokens or BATCH_TOKENS[self.provider]
         for window in take_windows(texts, WINDOW_TEXTS, WINDOW_CHARACTERS):
             ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(window)]
             result = np.empty((len(window), len(self.labels)), dtype=np.float32)

@@ -137,6 +137,14 @@ def test_verify_names_the_changed_file(kotune, make_artifact, tmp_path):
     assert "tokenizer.json was changed" in err
 
 
+def test_verify_tells_of_files_nobody_vouches_for(kotune, make_artifact, tmp_path):
+    folder = shutil.copytree(make_artifact("lora", "roberta"), tmp_path / "copy")
+    (folder / "notes.txt").write_text("mine")
+    code, out, _ = kotune("verify", folder)
+    assert code == 0
+    assert "not of the artifact: notes.txt" in out
+
+
 def test_verify_takes_a_run_too(kotune, make_run):
     code, out, _ = kotune("verify", make_run("lora", "roberta"))
     assert code == 0

@@ -108,7 +108,7 @@ def test_wrong_input_of_predict_py_is_one_line(alone, make_artifact, tmp_path):
 def test_predict_py_is_the_runtime(make_artifact):
     text = (make_artifact("lora", "roberta") / "predict.py").read_text("utf-8")
     assert text == bundle_runtime()
-    assert "from export" not in text and "import finetune" not in text
+    assert "\nfrom export" not in text and "\nfrom finetune" not in text
 
 
 @pytest.mark.parametrize("kind", ["roberta", "bert"])
