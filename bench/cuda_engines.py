@@ -1,7 +1,8 @@
 """What only a GPU run needs: TF32 switched on or off for all libraries, torch.compile.
 
 PyTorch and ONNX Runtime are timed alike: text in, class id on the host out. Copies to the device
-and back are inside (``export/runtime.py`` binds them), and reading the class id waits for the device in both.
+and back are inside (IOBinding, ``export/runtime.py``), and reading the class id waits for the
+device in both.
 """
 
 from __future__ import annotations

@@ -145,7 +145,9 @@ class OnnxClassifier:
             value = onnxruntime.OrtValue.ortvalue_from_numpy(values, self.provider, 0)
             binding.bind_ortvalue_input(name, value)
         binding.bind_output("logits", self.provider)
+        binding.synchronize_inputs()
         self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
         return binding.copy_outputs_to_cpu()[0].astype(np.float32, copy=False)
 
 
