@@ -142,6 +142,7 @@ def list_variants(
             optional += [
                 _onnx(contender, prefix, precision, device, runtime="optimum")
                 for precision in contender.artifact.precisions
+                if not precision.startswith("openvino")
             ]
     pipe = next((one for one in default if one.runtime == "pytorch" and one.method == "full"), None)
     if pipe is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune.files import write_text
 
-PARTS = ("manifest", "processor", "runtime", "runtime_cli")  # later ones use earlier ones
+PARTS = ("manifest", "processor", "openvino_session", "runtime", "runtime_cli")
 PACKAGES = ("numpy", "onnxruntime", "tokenizers")
 HEADER = '''"""Label texts with the model in this folder. Needs numpy, onnxruntime and tokenizers.
 
@@ -18,7 +18,7 @@ HEADER = '''"""Label texts with the model in this folder. Needs numpy, onnxrunti
     from predict import OnnxClassifier
     OnnxClassifier(".")("영화 정말 재미있어요")  # [{"label": …, "score": …}]
 
-Written by kotune from export/{manifest,processor,runtime,runtime_cli}.py; MIT license.
+Written by kotune, of its export/runtime.py and the modules that needs; MIT license.
 """
 '''
 MISSING = """

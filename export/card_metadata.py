@@ -51,8 +51,8 @@ def base_name(base: dict[str, Any]) -> str:
 
 def step_of(manifest: dict[str, Any], precision: str) -> dict[str, Any] | None:
     """The ladder's step that measured a file; None where there is none."""
-    name = manifest["files"][precision].get("step", f"onnx-{precision}")
-    return next((step for step in manifest["ladder"] if step["name"] == name), None)
+    names = (f"onnx-{precision}", precision)  # openvino's steps go without the prefix
+    return next((step for step in manifest["ladder"] if step["name"] in names), None)
 
 
 def check_card(path: Path) -> ModelCardData:
@@ -83,7 +83,7 @@ def _results(manifest: dict[str, Any]) -> Iterator[EvalResult]:
     for precision in manifest["files"]:
         step = step_of(manifest, precision)
         if step is not None and step.get("accuracy") is not None:
-            what = f"ONNX {precision}, {step['rows']:,} rows"
+            what = f"{_in_words(precision)}, {step['rows']:,} rows"
             yield from _pair(manifest, "validation", what, step, fingerprint)
     tested = manifest.get("metrics", {}).get("test")
     if tested:
@@ -113,6 +113,12 @@ def _pair(
             metric_name=f"{title} ({'macro, ' if metric == 'f1' else ''}{what})",
             metric_value=round(figures[key], 6),
         )
+
+
+def _in_words(precision: str) -> str:
+    if precision.startswith("openvino-"):
+        return f"OpenVINO {precision.removeprefix('openvino-')}"
+    return f"ONNX {precision}"
 
 
 def _dataset(manifest: dict[str, Any]) -> tuple[str, str]:

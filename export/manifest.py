@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ MANIFEST_KEYS = (
     "sha256",
 )
 PREFERENCE = {"cpu": ("int8", "fp32"), "cuda": ("fp16", "fp32")}
+CPU_ONLY = ("int8", "int8-static")  # integer operators without CUDA kernels
 
 
 class ArtifactError(Exception):
@@ -65,20 +68,29 @@ def verify_files(
 def choose_precision(manifest: dict[str, Any], wanted: str | None, provider: str) -> str:
     """``wanted``, or the fastest file for the provider; raises ArtifactError.
 
-    The fastest is what the manifest says it is (``preferred``), else int8 on a CPU.
+    The fastest is what the manifest says it is (``preferred``), else int8 on a CPU. Where that
+    one needs openvino and there is none, the next is taken with a warning.
     """
     files = manifest["files"]
     if wanted is None:
         measured = manifest.get("preferred", {}).get(provider)
-        candidates = (measured, *PREFERENCE[provider])
-        wanted = next((name for name in candidates if name in files), None)
+        known = [name for name in (measured, *PREFERENCE[provider]) if name in files]
+        able = [name for name in known if _can_open(files[name])]
+        wanted = next(iter(able or known), None)
+        if known and wanted != known[0]:
+            told = f"{known[0]}, the fastest file, needs openvino; using {wanted}"
+            warnings.warn(f"{told} (pip install openvino)", RuntimeWarning, stacklevel=3)
     if wanted not in files:
         raise ArtifactError(
             f"no {wanted or 'fp32'} file in this artifact; it has: {', '.join(files)}"
         )
-    if provider == "cuda" and wanted.startswith("int8"):
+    if provider == "cuda" and (wanted in CPU_ONLY or wanted.startswith("openvino")):
         raise ArtifactError(f"{wanted} runs on the CPU only; with CUDA use fp16 or fp32")
     return wanted
+
+
+def _can_open(entry: dict[str, Any]) -> bool:
+    return not entry["path"].endswith(".xml") or find_spec("openvino") is not None
 
 
 def _sha256(path: Path) -> str | None:

@@ -67,7 +67,8 @@ class OnnxClassifier:
         self.threads = threads or available_cores()
         entry = self.manifest["files"][self.precision]
         if verify:
-            only = ("tokenizer.json", entry["path"]) if verify == "read" else None
+            parts = entry["path"].removesuffix("xml")  # OpenVINO's weights stand beside in .bin
+            only = ("tokenizer.json", parts) if verify == "read" else None
             verify_files(self.folder, self.manifest, only)
         _warn_of_instructions(entry)
         self._pad_id = int(self.manifest["pad_token_id"])

@@ -147,6 +147,20 @@ def test_what_cannot_be_served_is_refused(make_artifact, options, message):
         OnnxClassifier(make_artifact("lora", "roberta"), **options)
 
 
+def test_the_fastest_file_is_the_default_where_it_can_run(make_artifact, tmp_path, monkeypatch):
+    folder = shutil.copytree(make_artifact("lora", "roberta"), tmp_path / "copy")
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    manifest["preferred"] = {"cpu": "fp32"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert OnnxClassifier(folder).precision == "fp32"
+    manifest["files"]["openvino-int8"] = {"path": "openvino/model.xml"}
+    manifest["preferred"] = {"cpu": "openvino-int8"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr("export.manifest.find_spec", lambda name: None)
+    with pytest.warns(RuntimeWarning, match="needs openvino; using int8"):
+        assert OnnxClassifier(folder).precision == "int8"
+
+
 def test_a_missing_provider_is_an_error(make_artifact, monkeypatch):
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ArtifactError, match="no CUDAExecutionProvider; pip install"):
