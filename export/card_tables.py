@@ -32,8 +32,8 @@ def ladder_table(ladder: Sequence[dict[str, Any]]) -> str:
         ("step", lambda step: step["name"] + (" **failed**" if step.get("failure") else "")),
         ("against", lambda step: step.get("before") or NOTHING),
         ("rows", lambda step: f"{step['rows']:,}"),
-        ("accuracy (95 %)", _accuracy),
-        ("F1", lambda step: _number(step.get("f1_macro"), ".4f")),
+        ("accuracy (95 %)", lambda step: _with_interval(step, "accuracy", "accuracy_interval")),
+        ("macro F1 (95 %)", lambda step: _with_interval(step, "f1_macro", "f1_interval")),
         ("largest logit difference", _field("largest_logit_difference", ".1e")),
         ("mean", _field("mean_logit_difference", ".1e")),
         ("flipped", _field("flipped", "d")),
@@ -48,8 +48,9 @@ def ladder_table(ladder: Sequence[dict[str, Any]]) -> str:
 def records_table(content: Any) -> str:
     """Any list of records as a table whose columns are the keys that hold plain values.
 
-    A mapping of names to records counts as a list with the name first; of other mappings the
-    first list of records in it is taken. Without records: an empty string.
+    A mapping of names to records counts as a list with the name first, and so does such a
+    mapping inside a record; of other mappings the first list of records in it is taken.
+    Without records: an empty string.
     """
     records = _records(content)
     keys = list(dict.fromkeys(key for record in records for key in record))
@@ -70,9 +71,23 @@ def _records(content: Any) -> list[dict[str, Any]]:
     for value in content.values():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             return _records(value)
-    if content and all(isinstance(value, dict) for value in content.values()):
-        return [{"name": name, **value} for name, value in content.items()]
-    return [content] if content else []
+    if not _is_named(content):
+        return [content] if content else []
+    records = []
+    for name, value in content.items():
+        records.append({"name": name, **value})
+        for inner in filter(_is_named, value.values()):
+            records += [{"name": f"{name}, {way}", **figures} for way, figures in inner.items()]
+    return records
+
+
+def _is_named(content: Any) -> bool:
+    """Whether this is a mapping of names to records."""
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(isinstance(value, dict) for value in content.values())
+    )
 
 
 def _plain(value: Any) -> bool:
@@ -107,10 +122,10 @@ def _number(value: float | None, form: str) -> str:
     return NOTHING if value is None else format(value, form)
 
 
-def _accuracy(step: dict[str, Any]) -> str:
-    if step.get("accuracy") is None:
+def _with_interval(step: dict[str, Any], key: str, interval_key: str) -> str:
+    if step.get(key) is None:
         return "not finite"
-    text, interval = f"{step['accuracy']:.4f}", step.get("accuracy_interval")
+    text, interval = f"{step[key]:.4f}", step.get(interval_key)
     return f"{text} ({interval[0]:.4f} to {interval[1]:.4f})" if interval else text
 
 
