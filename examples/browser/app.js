@@ -33,15 +33,20 @@ async function readManifest() {
 /** Open one ONNX file of the artifact, whatever its name. */
 async function openModel(path) {
   show('loading', '모델을 읽는 중…');
+  at('precision').disabled = true; // one at a time
   const [, folder, stem] = path.match(/^(.*)\/(.*)\.onnx$/);
   await classify?.dispose?.();
   classify = null;
-  classify = await pipeline('text-classification', 'model', {
-    subfolder: folder,
-    model_file_name: stem,
-    dtype: 'fp32', // adds no suffix to the file's name
-    device: 'wasm',
-  });
+  try {
+    classify = await pipeline('text-classification', 'model', {
+      subfolder: folder,
+      model_file_name: stem,
+      dtype: 'fp32', // adds no suffix to the file's name
+      device: 'wasm',
+    });
+  } finally {
+    at('precision').disabled = false;
+  }
 }
 
 async function answer() {
@@ -99,13 +104,12 @@ await guard(async () => {
     button.onclick = () => { at('text').value = text; guard(answer); };
     return button;
   }));
-  await openModel(at('precision').value);
-  at('precision').disabled = false;
   at('precision').onchange = () => guard(async () => {
     await openModel(at('precision').value);
     await answer();
   });
   at('text').oninput = soon;
+  await openModel(at('precision').value);
   show('ready', '준비되었습니다');
   await answer();
 });

@@ -73,6 +73,21 @@ def test_an_iterator_is_answered_in_order_a_window_at_a_time(
     assert list(classifier(iter([]))) == []
 
 
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_input(make_artifact, validation):
+    import psutil
+
+    texts, _ = validation
+    process = psutil.Process()
+    classifier = OnnxClassifier(make_artifact("lora", "roberta"))
+    answers = classifier(itertools.islice(itertools.cycle(texts), 100_000))
+    for _ in itertools.islice(answers, 20_000):
+        pass
+    before = process.memory_info().rss
+    assert sum(1 for _ in answers) == 80_000
+    assert process.memory_info().rss - before < 30e6
+
+
 def test_a_window_ends_before_long_texts_fill_the_memory():
     texts = ["x" * 400] * 5 + ["y"] * 3
     windows = list(take_windows(iter(texts), count=4, characters=1000))
