@@ -213,6 +213,8 @@ def _open_session(path: Path, provider: str, threads: int) -> Any:
     if wanted not in onnxruntime.get_available_providers():
         hint = "; pip install onnxruntime-gpu" if provider == "cuda" else ""
         raise ArtifactError(f"this onnxruntime has no {wanted}{hint}")
+    if provider == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA and cuDNN of pip's nvidia packages (1.21)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

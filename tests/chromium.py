@@ -1,6 +1,6 @@
 """Headless Chromium over its debugging pipe: load a page, ask it things, photograph it.
 
-python tests/bench/chromium.py docs/results/nsmc-e5/report.html docs/report.png
+python tests/chromium.py docs/results/nsmc-e5/report.html docs/report.png
 """
 
 from __future__ import annotations
