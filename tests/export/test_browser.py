@@ -58,7 +58,9 @@ def served(artifact: Path, packages: Path) -> Iterator[str]:
     command = [sys.executable, EXAMPLE / "serve.py", artifact, "--port", "0"]
     server = subprocess.Popen([*command, "--packages", packages], stdout=subprocess.PIPE, text=True)
     try:
-        yield server.stdout.readline().strip()
+        address = server.stdout.readline().strip()
+        assert address.startswith("http://127.0.0.1:"), "serve.py did not start"
+        yield address
     finally:
         server.terminate()
         server.wait()
