@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 GPU ?= .venv-gpu
 READY := $(VENV)/.ready
+ARTIFACT ?= artifacts/demo-lora
 
-.PHONY: help env demo test test-slow gpu lint clean
+.PHONY: help env demo browser test test-slow gpu lint clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 14
@@ -20,6 +21,10 @@ $(READY): pyproject.toml constraints.txt
 
 demo: env  ## Train, export and benchmark on the embedded reviews
 	$(BIN)/kotune run configs/suites/demo.yaml
+
+browser: env  ## Serve a page with ARTIFACT=artifacts/NAME (needs npm)
+	cd examples/browser && { [ -d node_modules ] || npm ci; }
+	$(BIN)/python examples/browser/serve.py $(ARTIFACT)
 
 test: env  ## The tests
 	$(BIN)/python -m pytest -m "not slow and not gpu"

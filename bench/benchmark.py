@@ -30,6 +30,7 @@ from bench.variants import (
     find_contenders,
     noise_pair,
 )
+from export.processor import available_cores
 from finetune.errors import FolderError, GateError, RecipeError
 from finetune.provenance import collect_provenance
 
@@ -202,13 +203,6 @@ def check_any_ok(entries: Sequence[dict[str, Any]], output: Path) -> None:
             received="; ".join(f"{entry['name']}: {entry['reason']}" for entry in entries[:3]),
             next_step=f"the reasons of all stand in {output / 'results.json'}",
         )
-
-
-def available_cores() -> int:
-    """The cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def warn_if_busy(report: Report) -> None:

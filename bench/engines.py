@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from bench.cuda_engines import (
-    BoundSession,
     compile_model,
     fix_tf32,
     set_torch_precision,
@@ -32,10 +31,11 @@ LIBRARIES = {
     "merged": ("finetune.models", "transformers"),
     "compiled": ("finetune.models", "transformers"),
     "pipeline": ("torch", "transformers"),
+    "optimum": ("torch", "transformers", "optimum.onnxruntime"),
     "onnx": ("export.runtime",),
     "sklearn": ("bench.baselines", "sklearn.linear_model", "sklearn.feature_extraction.text"),
 }
-TORCH_RUNTIMES = ("pytorch", "merged", "compiled", "pipeline")
+TORCH_RUNTIMES = ("pytorch", "merged", "compiled", "pipeline", "optimum")
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ def load_engine(variant: dict[str, Any], threads: int) -> Engine:
         "merged": _load_merged,
         "compiled": _load_merged,
         "pipeline": _load_pipeline,
+        "optimum": _load_optimum,
         "onnx": _load_onnx,
         "sklearn": _load_sklearn,
     }
@@ -171,8 +172,38 @@ def _load_pipeline(variant: dict[str, Any], threads: int) -> Engine:
     """``transformers.pipeline`` with its defaults, truncation aside."""
     from transformers import pipeline
 
-    device, max_length = variant["device"], variant["max_length"]
+    device = variant["device"]
     pipe = pipeline("text-classification", model=variant["folder"], device=device)
+    return _pipeline_engine(pipe, variant["max_length"], device)
+
+
+def _load_optimum(variant: dict[str, Any], threads: int) -> Engine:
+    """Optimum's model over the artifact's file, in ``transformers.pipeline``, as people use it."""
+    from onnxruntime import SessionOptions
+    from optimum.onnxruntime import ORTModelForSequenceClassification
+    from transformers import AutoTokenizer, pipeline
+
+    from export.artifact_folder import open_artifact
+
+    artifact = open_artifact(variant["folder"], verify=False)
+    file = artifact.path(variant["precision"])
+    options = SessionOptions()
+    options.intra_op_num_threads = threads
+    model = ORTModelForSequenceClassification.from_pretrained(
+        artifact.folder,
+        subfolder=file.parent.name,
+        file_name=file.name,
+        session_options=options,
+        provider=f"{variant['device'].upper()}ExecutionProvider",
+        local_files_only=True,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(artifact.folder, local_files_only=True)
+    pipe = pipeline("text-classification", model=model, tokenizer=tokenizer)
+    return _pipeline_engine(pipe, artifact.max_length, variant["device"])
+
+
+def _pipeline_engine(pipe: Any, max_length: int | None, device: str) -> Engine:
+    """A text classification pipeline as an engine, batches of the asked size in bulk."""
     ids = pipe.model.config.label2id
 
     def classify(text: str) -> int:
@@ -202,8 +233,6 @@ def _load_onnx(variant: dict[str, Any], threads: int) -> Engine:
         verify=False,  # the benchmark has done so before it started its workers
         allow_failed=True,  # measured all the same; the report says that it failed
     )
-    if variant["device"].startswith("cuda"):
-        classifier._session = BoundSession(classifier._session, variant["device"])
 
     def classify(text: str) -> int:
         return int(classifier.logits([text])[0].argmax())

@@ -141,7 +141,7 @@ def _describe(variant: Variant, made: dict[str, Any] | str | None) -> Prepared:
 
 def _size_bytes(variant: Variant, adapter_bytes: int | None) -> int:
     """Bytes on disk of what a variant loads: the graph, or base model and adapter."""
-    if variant.runtime == "onnx":
+    if variant.runtime in ("onnx", "optimum"):
         model = variant.source.artifact.path(variant.precision)
         parts = model.parent.glob(f"{model.name}*")  # with external data over 2 GB
         return sum(path.stat().st_size for path in parts)

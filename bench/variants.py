@@ -24,6 +24,7 @@ DESCRIPTIONS = {
     "pipeline": "transformers.pipeline with its defaults",
     "merged": "PyTorch, adapter merged into the weights",
     "compiled": "PyTorch, merged, torch.compile",
+    "optimum": "Optimum's ORTModelForSequenceClassification in transformers.pipeline",
     "onnx": "tokenizers + ONNX Runtime",
     "sklearn": "character n-gram TF-IDF + logistic regression on the same training rows",
 }
@@ -121,7 +122,7 @@ def find_contenders(folders: Sequence[Path]) -> list[Contender]:
 def list_variants(
     contenders: Sequence[Contender], *, device: str = "cpu"
 ) -> tuple[list[Variant], list[Variant]]:
-    """The default variants, and those that are measured on request (bf16)."""
+    """The default variants, and those that are measured on request (bf16, Optimum)."""
     default: list[Variant] = []
     optional: list[Variant] = []
     for contender, prefix in zip(contenders, _prefixes(contenders), strict=True):
@@ -137,6 +138,11 @@ def list_variants(
             default += [
                 _onnx(contender, prefix, precision, device)
                 for precision in onnx_precisions(contender.artifact.precisions, device)
+            ]
+            optional += [
+                _onnx(contender, prefix, precision, device, runtime="optimum")
+                for precision in contender.artifact.precisions
+                if not precision.startswith("openvino")
             ]
     pipe = next((one for one in default if one.runtime == "pytorch" and one.method == "full"), None)
     if pipe is not None:
@@ -222,14 +228,17 @@ def _pytorch(
     )
 
 
-def _onnx(contender: Contender, prefix: str, precision: str, device: str) -> Variant:
-    text = DESCRIPTIONS["onnx"] + {"int8": ", dynamic int8", "fp16": ", float16"}.get(precision, "")
+def _onnx(
+    contender: Contender, prefix: str, precision: str, device: str, *, runtime: str = "onnx"
+) -> Variant:
+    notes = {"int8": ", dynamic int8", "fp16": ", float16"}
+    text = DESCRIPTIONS[runtime] + notes.get(precision, "")
     if contender.artifact.status == "failed":
         text += "; its export checks FAILED"
     return Variant(
-        name=f"{prefix}-onnx-{precision}",
+        name=f"{prefix}-{runtime}-{precision}",
         method=contender.method,
-        runtime="onnx",
+        runtime=runtime,
         precision=precision,
         folder=contender.artifact.folder,
         source=contender,

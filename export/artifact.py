@@ -22,13 +22,14 @@ from export.artifact_folder import (
     write_draft,
     write_manifest,
 )
+from export.bundle import write_predict
 from export.card import write_card
 from export.files import model_bytes
+from export.origin import describe_origin
 from export.parity import Ladder, Thresholds, choose_rows, unpadded_logits
 from export.precisions import check_precisions, make_files, measure_all_stability
 from export.workshop import Workshop, calibration_texts
 from finetune.errors import ModelError, RecipeError
-from finetune.files import sha256_file
 from finetune.provenance import collect_provenance
 from finetune.recipe import ExportSection, FinetuneRecipe
 from finetune.recipe_files import apply_overrides, check_recipe
@@ -110,6 +111,7 @@ def _build(run: Run, settings: ExportSection, ladder: Ladder, folder: Path) -> N
     gc.collect()  # adapters hold their model in cycles, and two large ones need not fit
     encoder, facts = _export_merged(run, tokenizer, settings, ladder, folder)
     gc.collect()
+    facts |= describe_origin(run, folder, settings.license)
     manifest = _describe(run, settings, tokenizer, facts)
     files = manifest["files"]
 
@@ -139,6 +141,7 @@ def _build(run: Run, settings: ExportSection, ladder: Ladder, folder: Path) -> N
         entry["bytes"] = model_bytes(folder / entry["path"])
     manifest["status"] = "failed" if ladder.failures else "passed"
     manifest["ladder"] = [step.as_dict() for step in ladder.steps]
+    write_predict(folder)
     write_card(folder, manifest)
     write_manifest(folder, manifest)
 
@@ -254,7 +257,6 @@ def _describe(
         "name": run.name,
         "status": "building",
         "method": run.method,
-        "parent": {"run": run.name, "run_sha256": sha256_file(run.folder / "run.json")},
         "base": run.base,
         "labels": list(run.labels),
         "max_length": run.max_length,

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export import runtime
+from export.manifest import SCHEMA, ArtifactError, read_manifest, verify_files
 from finetune.errors import FolderError
 from finetune.files import publish_folder, read_json, sha256_file, write_json
 
-SCHEMA = runtime.SCHEMA
 MANIFEST = "manifest.json"
 SCRATCH = ".work"  # inside a folder under construction; never published
 
@@ -56,10 +55,10 @@ def open_artifact(folder: Path | str, *, verify: bool = True) -> Artifact:
             next_step="kotune export RUN makes one",
         )
     try:
-        manifest = runtime.read_manifest(folder)
+        manifest = read_manifest(folder)
         if verify:
-            runtime.verify_files(folder, manifest)
-    except runtime.ArtifactError as fault:
+            verify_files(folder, manifest)
+    except ArtifactError as fault:
         raise FolderError(str(fault), next_step="export the run again") from fault
     return Artifact(
         folder=folder,
@@ -71,6 +70,14 @@ def open_artifact(folder: Path | str, *, verify: bool = True) -> Artifact:
         precisions=tuple(manifest["files"]),
         manifest=manifest,
     )
+
+
+def unlisted_files(artifact: Artifact) -> list[str]:
+    """Files that lie in the folder and are none of the manifest's: nobody vouches for them."""
+    listed = {MANIFEST, *artifact.manifest["sha256"]}
+    found = (path for path in artifact.folder.rglob("*") if path.is_file())
+    names = (path.relative_to(artifact.folder) for path in found)
+    return sorted(name.as_posix() for name in names if name.as_posix() not in listed)
 
 
 def write_draft(folder: Path, content: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Commands of the second stage: export, predict, verify."""
+"""Commands of the second stage: export, predict, verify, push."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.console import console, say
+from finetune.console import console, say, tell
 from finetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def register(app: typer.Typer) -> None:
     app.command("export")(export_command)
     app.command("predict")(predict_command)
     app.command("verify")(verify_command)
+    app.command("push")(push_command)
 
 
 def export_command(
@@ -118,12 +119,33 @@ def verify_command(folder: Path) -> None:
         run = open_run(folder)
         say(f"run {escape(run.name)}: {len(run.info['files'])} files unchanged")
         return
-    from export.artifact_folder import open_artifact
+    from export.artifact_folder import open_artifact, unlisted_files
 
     artifact = open_artifact(folder)
     count = len(artifact.manifest["sha256"])
     verdict = "passed" if artifact.status == "passed" else "FAILED"
     say(f"artifact {escape(artifact.name)}: {count} files unchanged, export checks {verdict}")
+    unlisted = unlisted_files(artifact)
+    if unlisted:
+        tell(f"  not of the artifact: {', '.join(unlisted)}")
+
+
+def push_command(
+    folder: Path,
+    repo: Annotated[str, typer.Argument(help="the model repository: OWNER/NAME")],
+    private: Annotated[bool, typer.Option("--private", help="create it private")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="upload; without it nothing is sent")] = False,
+) -> None:
+    """Upload an artifact to the model hub; without --yes only say what would be sent."""
+    from export.push import plan_push, push_artifact
+
+    plan = plan_push(folder, repo, private=private)
+    for line in plan.describe():
+        tell(line)
+    if yes:
+        tell(push_artifact(plan))
+    else:
+        tell("nothing was sent; --yes uploads")
 
 
 def read_texts(texts: Sequence[str] | None, file: Path | None) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from export.runtime import ArtifactError, OnnxClassifier, softmax
+from export.manifest import ArtifactError
+from export.runtime import OnnxClassifier, softmax
 from finetune.errors import FolderError
 
 

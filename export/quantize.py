@@ -7,30 +7,18 @@ Embeddings (Gather) and convolutions stay as they are.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from export.files import external_data_needed, store_as_one_file
 from export.graph import float_nodes, in_head
+from export.processor import InstructionSet, host_instruction_set
 from export.quiet import quiet_libraries
 from finetune.errors import ModelError
 
 OPERATORS = ("MatMul", "Attention")
 INTEGER_OPERATORS = ("MatMulInteger", "QAttention", "DynamicQuantizeMatMul")
-
-
-@dataclass(frozen=True)
-class InstructionSet:
-    """What int8 products run on, and whether weights must be limited to 7 bits there.
-
-    Without VNNI, u8 x s8 pairs are summed in saturating 16 bits, which 8-bit weights overflow
-    (ONNX Runtime, "Quantize ONNX models": reduce_range).
-    """
-
-    name: str
-    reduce_range: bool
 
 
 @dataclass(frozen=True)
@@ -40,22 +28,6 @@ class Quantization:
     instruction_set: InstructionSet
     integer_nodes: int
     float_nodes: int
-
-
-def host_instruction_set() -> InstructionSet:
-    """The int8 instruction set of this machine, the widest it has."""
-    from finetune.provenance import cpu_flags
-
-    flags = cpu_flags()
-    for flag in ("amx_int8", "avx512_vnni", "avx_vnni"):
-        if flag in flags:
-            return InstructionSet(flag, reduce_range=False)
-    for flag in ("avx512bw", "avx2"):
-        if flag in flags:
-            return InstructionSet(flag, reduce_range=True)
-    if platform.machine().lower() in ("arm64", "aarch64"):
-        return InstructionSet("arm64", reduce_range=False)
-    return InstructionSet("unknown", reduce_range=True)
 
 
 def quantize_dynamic(

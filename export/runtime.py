@@ -1,54 +1,47 @@
-"""Torch-free inference on an artifact folder: stdlib, numpy, onnxruntime, tokenizers.
-
-One file that imports nothing of kotune, so that it can be copied beside a model and run alone.
+"""Torch-free inference on an artifact folder: numpy, onnxruntime, tokenizers, nothing else.
 
     classifier = OnnxClassifier("artifacts/nsmc-lora")
     classifier("영화 정말 재미있어요")  # [{"label": "긍정", "score": 0.98}]
+    classifier(["최고", "최악"])        # a list for a list
+    classifier(open("reviews.txt"))     # an iterator for an iterator, in bounded memory
+
+The same code stands inside every artifact as one file, ``predict.py`` (``export/bundle.py``).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
+from export.manifest import ArtifactError, choose_precision, read_manifest, verify_files
 from export.openvino_session import OpenVinoSession
+from export.processor import InstructionSet, available_cores, host_instruction_set, mismatch
 
-SCHEMA = "kotune.artifact/1"
-MANIFEST_KEYS = (
-    "name",
-    "method",
-    "status",
-    "labels",
-    "max_length",
-    "pad_token_id",
-    "files",
-    "sha256",
-)
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-PREFERENCE = {"cpu": ("int8", "fp32"), "cuda": ("fp32",)}  # int8 operators have no CUDA kernels
-BATCH_TOKENS = 2048  # padded tokens a batch: enough to fill the cores, little memory
+BATCH_TOKENS = {  # padded tokens a batch: activations that stay in a core's cache, or fill a GPU
+    "cpu": 512,
+    "cuda": 16_384,
+}
 WINDOW_TEXTS = 4096  # texts tokenised and sorted at once: memory does not grow with the input
-
-
-class ArtifactError(Exception):
-    """A folder, precision or provider this runtime cannot serve."""
+WINDOW_CHARACTERS = 4_000_000  # nor with the length of a text, beyond that of one
 
 
 class OnnxClassifier:
     """A text classifier read from an artifact folder.
 
     ``precision`` is a key of the manifest's files ("int8", "fp32"); None takes the fastest one
-    there is. ``threads`` defaults to the cores this process may use. ``verify`` hashes the files
-    that are read. In fp32 a row's answer does not depend on its batch; in dynamic int8 it does,
-    slightly (onnxruntime#8625). Raises ArtifactError, never falls back to another provider.
+    there is. ``threads`` defaults to the physical cores this process may use. ``verify`` hashes
+    every file of the folder; "read" only those that are read here; False none. In fp32 a row's
+    answer does not depend on its batch; in dynamic int8 it does, slightly (onnxruntime#8625).
+    Raises ArtifactError, never falls back to another provider.
     """
 
     def __init__(
@@ -58,66 +51,120 @@ class OnnxClassifier:
         *,
         threads: int | None = None,
         provider: str = "cpu",
-        verify: bool = True,
+        verify: bool | str = True,
         allow_failed: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
         if self.manifest["status"] == "failed" and not allow_failed:
             raise ArtifactError(f"{self.folder} failed its export checks; see its manifest.json")
+        if provider not in PROVIDERS:
+            allowed = ", ".join(PROVIDERS)
+            raise ArtifactError(f"provider {provider!r} is unknown; allowed: {allowed}")
         self.provider = provider
-        self.precision = _choose_precision(self.manifest, precision, provider)
+        self.precision = choose_precision(self.manifest, precision, provider)
         self.labels: list[str] = list(self.manifest["labels"])
         self.threads = threads or available_cores()
-        model = self.manifest["files"][self.precision]["path"]
+        entry = self.manifest["files"][self.precision]
         if verify:
-            verify_files(self.folder, self.manifest, ("tokenizer.json", model))
+            parts = entry["path"].removesuffix("xml")  # OpenVINO's weights stand beside in .bin
+            only = ("tokenizer.json", parts) if verify == "read" else None
+            verify_files(self.folder, self.manifest, only)
+        _warn_of_instructions(entry)
         self._pad_id = int(self.manifest["pad_token_id"])
         self._tokenizer = _open_tokenizer(self.folder, int(self.manifest["max_length"]))
-        self._session = _open_session(self.folder / model, provider, self.threads)
-        self._inputs = [node.name for node in self._session.get_inputs()]
+        self._session = _open_session(self.folder / entry["path"], provider, self.threads)
+        self._segments = "token_type_ids" in {node.name for node in self._session.get_inputs()}
+        self._run = self._run_on_cpu if provider == "cpu" else self._run_bound
 
-    def __call__(self, texts: str | Sequence[str]) -> list[dict[str, Any]]:
-        """``predict``; one text counts as a list of one, as in transformers' pipeline."""
-        return self.predict([texts] if isinstance(texts, str) else texts)
+    def __call__(self, texts: str | Iterable[str]) -> list[dict[str, Any]] | Iterator[dict]:
+        """A list for one text, as transformers' pipeline gives, or for a sequence of them;
+        an iterator for any other iterable."""
+        if isinstance(texts, str):
+            return self.predict([texts])
+        return self.predict(texts) if hasattr(texts, "__len__") else self.stream(texts)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """The best label of each text and its probability, in input order."""
-        scores = softmax(self.logits(texts))
-        best = scores.argmax(axis=1)
-        return [
-            {"label": self.labels[index], "score": float(row[index])}
-            for index, row in zip(best.tolist(), scores, strict=True)
-        ]
+        return list(self._answers(self.logits(texts)))
 
-    def logits(self, texts: Sequence[str], *, batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
+    def stream(self, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """The same for any number of texts, a window of them in memory at a time."""
+        for logits in self.stream_logits(texts):
+            yield from self._answers(logits)
+
+    def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> np.ndarray:
         """Logits (n, labels) float32 in input order; ``batch_tokens`` bounds a padded batch."""
         if len(texts) == 1:
-            return self._run([self._tokenizer.encode(texts[0])])
-        result = np.empty((len(texts), len(self.labels)), dtype=np.float32)
-        for start in range(0, len(texts), WINDOW_TEXTS):
-            window = list(texts[start : start + WINDOW_TEXTS])
-            encodings = self._tokenizer.encode_batch_fast(window)
-            for rows in plan_batches([len(encoding) for encoding in encodings], batch_tokens):
-                result[start + rows] = self._run([encodings[row] for row in rows])
-        return result
+            (text,) = texts
+            return self._run(*self._pad([self._tokenizer.encode(text).ids]))
+        windows = list(self.stream_logits(texts, batch_tokens=batch_tokens))
+        return np.concatenate(windows) if windows else np.empty((0, len(self.labels)), np.float32)
 
-    def _run(self, encodings: list[Encoding]) -> np.ndarray:
-        """One padded batch through the graph, padding on the right."""
-        if len(encodings) == 1:
-            ids = np.array([encodings[0].ids], dtype=np.int64)
-            mask = np.ones_like(ids)
-        else:
-            width = max(len(encoding) for encoding in encodings)
-            ids = np.full((len(encodings), width), self._pad_id, dtype=np.int64)
-            mask = np.zeros_like(ids)
-            for row, encoding in enumerate(encodings):
-                ids[row, : len(encoding)] = encoding.ids
-                mask[row, : len(encoding)] = 1
+    def stream_logits(
+        self, texts: Iterable[str], *, batch_tokens: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """Logits (rows, labels) float32 of one window after the other, in input order."""
+        batch_tokens = batch_tokens or BATCH_TOKENS[self.provider]
+        for window in take_windows(texts, WINDOW_TEXTS, WINDOW_CHARACTERS):
+            ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(window)]
+            result = np.empty((len(window), len(self.labels)), dtype=np.float32)
+            for rows in plan_batches([len(one) for one in ids], batch_tokens):
+                result[rows] = self._run(*self._pad([ids[row] for row in rows]))
+            yield result
+
+    def _answers(self, logits: np.ndarray) -> Iterator[dict[str, Any]]:
+        scores = softmax(logits)
+        best = scores.argmax(axis=1).tolist()
+        for index, score in zip(best, scores.max(axis=1).tolist(), strict=True):
+            yield {"label": self.labels[index], "score": score}
+
+    def _pad(self, rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and mask (rows, longest) int64, padded on the right."""
+        if len(rows) == 1:
+            ids = np.array(rows, dtype=np.int64)
+            return ids, np.ones_like(ids)
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        filled = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(filled.shape, self._pad_id, dtype=np.int64)
+        ids[filled] = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=lengths.sum())
+        return ids, filled.astype(np.int64)
+
+    def _feed(self, ids: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
         feed = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in self._inputs:  # BERT graphs want them; one segment is all zeros
+        if self._segments:  # BERT graphs want them; one segment is all zeros
             feed["token_type_ids"] = np.zeros_like(ids)
-        return self._session.run(("logits",), feed)[0]
+        return feed
+
+    def _run_on_cpu(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return self._session.run(("logits",), self._feed(ids, mask))[0]
+
+    def _run_bound(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """One batch with inputs and logits bound to the device: one copy each way."""
+        binding = self._session.io_binding()
+        for name, values in self._feed(ids, mask).items():
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(values, self.provider, 0)
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_output("logits", self.provider)
+        binding.synchronize_inputs()
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return binding.copy_outputs_to_cpu()[0].astype(np.float32, copy=False)
+
+
+def take_windows(texts: Iterable[str], count: int, characters: int) -> Iterator[list[str]]:
+    """Consecutive lists of at most ``count`` texts that end once they hold ``characters``."""
+    source = iter(texts)
+    while True:
+        window, held = [], 0
+        for text in islice(source, count):
+            window.append(text)
+            held += len(text)
+            if held >= characters:
+                break
+        if not window:
+            return
+        yield window
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[np.ndarray]:
@@ -139,59 +186,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def available_cores() -> int:
-    """The cores this process may use, which in a container are fewer than the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The artifact's manifest; raises ArtifactError where there is none of this schema."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
-        raise ArtifactError(f"{folder} is no artifact: manifest.json: {fault}") from fault
-    found = manifest.get("schema") if isinstance(manifest, dict) else None
-    if found != SCHEMA:
-        raise ArtifactError(f"{folder}/manifest.json has schema {found}, expected {SCHEMA}")
-    missing = [key for key in MANIFEST_KEYS if key not in manifest]
-    if missing:
-        raise ArtifactError(f"{folder}/manifest.json lacks {', '.join(missing)}")
-    return manifest
-
-
-def verify_files(
-    folder: Path, manifest: dict[str, Any], only: tuple[str, ...] | None = None
-) -> None:
-    """Compare SHA-256 sums with the manifest's; raises ArtifactError naming the changed file.
-
-    ``only`` limits it to these files and their external data (``model.onnx_data``).
-    """
-    for name, expected in manifest["sha256"].items():
-        if only is not None and not name.startswith(only):
-            continue
-        try:
-            with (folder / name).open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as fault:
-            raise ArtifactError(f"{folder / name} is missing or unreadable") from fault
-        if found != expected:
-            raise ArtifactError(f"{folder / name} was changed: its SHA-256 is not the manifest's")
-
-
-def _choose_precision(manifest: dict[str, Any], precision: str | None, provider: str) -> str:
-    """The wanted precision, or the provider's fastest among the manifest's files."""
-    if provider not in PROVIDERS:
-        raise ArtifactError(f"provider {provider!r} is unknown; allowed: {', '.join(PROVIDERS)}")
-    files = manifest["files"]
-    if precision is None:
-        precision = next((name for name in PREFERENCE[provider] if name in files), None)
-    if precision not in files:
-        raise ArtifactError(f"no {precision} file in this artifact; it has: {', '.join(files)}")
-    if provider == "cuda" and precision == "int8":
-        raise ArtifactError("dynamic int8 runs on the CPU only; with CUDA use precision fp32")
-    return precision
+def _warn_of_instructions(entry: dict[str, Any]) -> None:
+    """Warn where an int8 file was made for another kind of processor."""
+    made_for = entry.get("instruction_set")
+    told = made_for and mismatch(InstructionSet(**made_for), host_instruction_set())
+    if told:
+        warnings.warn(told, RuntimeWarning, stacklevel=3)
 
 
 def _open_tokenizer(folder: Path, max_length: int) -> Tokenizer:
@@ -213,6 +213,8 @@ def _open_session(path: Path, provider: str, threads: int) -> Any:
     if wanted not in onnxruntime.get_available_providers():
         hint = "; pip install onnxruntime-gpu" if provider == "cuda" else ""
         raise ArtifactError(f"this onnxruntime has no {wanted}{hint}")
+    if provider == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA and cuDNN of pip's nvidia packages (1.21)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -132,7 +132,7 @@ class TrainingSection(Section):
 
 
 class ExportSection(Section):
-    """The gates of ``kotune export``: what each stage may change."""
+    """What ``kotune export`` checks and writes: what each stage may change, the model card."""
 
     max_logit_difference: Annotated[float, Field(gt=0)] = 1e-3
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.01  # int8, a share: 0.01 = 1 point
@@ -152,6 +152,8 @@ class ExportSection(Section):
     timing_rows: Count = 50
     check_rows: Count = 1000
     opset: Annotated[int, Field(ge=14)] = 17
+    license: str | None = None  # of the model card, a hub identifier; None: the base model's own
+    language: str = "ko"  # of the model card
 
 
 class FinetuneRecipe(Section):

@@ -81,10 +81,19 @@ def test_two_runs_of_one_name_in_one_named_folder_are_refused() -> None:
 def test_bf16_is_offered_where_the_cpu_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "cpu_has_bf16", lambda: True)
     default, optional = list_variants([contender("full"), contender("lora")])
-    assert [one.name for one in optional] == ["full-pytorch-bf16", "lora-merged-bf16"]
+    halves = [one.name for one in optional if one.precision == "bf16"]
+    assert halves == ["full-pytorch-bf16", "lora-merged-bf16"]
     assert not {one.name for one in optional} & {one.name for one in default}
     monkeypatch.setattr(module, "cpu_has_bf16", lambda: False)
-    assert list_variants([contender("full")])[1] == []
+    assert not [one for one in list_variants([contender("full")])[1] if one.precision == "bf16"]
+
+
+def test_optimum_is_measured_on_request_over_the_same_file() -> None:
+    default, _ = list_variants([contender("full")])
+    assert not [one for one in default if one.runtime == "optimum"]
+    ours, theirs = choose_variants([contender("full")], ["full-onnx-int8", "full-optimum-int8"])
+    assert (ours.folder, ours.precision) == (theirs.folder, theirs.precision)
+    assert "ORTModelForSequenceClassification" in theirs.description
 
 
 def test_named_variants_come_in_their_order_and_typos_get_a_suggestion() -> None:

@@ -74,6 +74,16 @@ def test_an_onnx_worker_imports_no_torch(make_artifact) -> None:
         assert not modules & {"torch", "transformers", "sklearn", "pandas", "scipy", "typer"}
 
 
+def test_optimum_answers_as_our_runtime_does(make_artifact) -> None:
+    folder = make_artifact("lora", "roberta")
+    answers = []
+    for runtime in ("onnx", "optimum"):
+        engine = load_engine(job("lora", runtime, "fp32", folder), 1)
+        answers.append(engine.classify_many(TEXTS, 2))
+        assert [engine.classify(text) for text in TEXTS] == answers[-1]
+    assert answers[0] == answers[1]
+
+
 def test_a_tfidf_worker_imports_no_runtime(tfidf: Path) -> None:
     with loaded_worker(job("tfidf", "sklearn", "fp64", tfidf)) as worker:
         assert worker.ask("predict", texts=TEXTS, batch_size=2)["predicted"] == [1, 0, 1, 1, 0]

@@ -18,6 +18,7 @@ LAYOUT = {
     "manifest.json",
     "onnx/model.onnx",
     "onnx/model_quantized.onnx",
+    "predict.py",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -62,10 +63,19 @@ def test_the_manifest_describes_the_artifact(make_artifact, make_run):
     assert manifest["base"] == run.base
     digest = hashlib.sha256((run.folder / "run.json").read_bytes()).hexdigest()
     assert manifest["parent"]["run_sha256"] == digest
+    assert manifest["parent"]["files"] == run.info["files"]
+    assert manifest["tokenizer_sha256"] == manifest["sha256"]["tokenizer.json"]
+    assert manifest["data"]["fingerprint"] == run.info["data_fingerprint"]
+    assert manifest["metrics"]["test"]["accuracy"] == run_metrics(run)["test"]["all"]["accuracy"]
+    assert manifest["provenance"]["packages"]["onnxruntime"]
     int8 = manifest["files"]["int8"]
     assert int8["instruction_set"]["name"]
     assert int8["bytes"] < manifest["files"]["fp32"]["bytes"]
     assert set(manifest["sha256"]) == LAYOUT - {"manifest.json"}
+
+
+def run_metrics(run) -> dict:
+    return json.loads((run.folder / "metrics.json").read_text("utf-8"))
 
 
 def test_the_ladder_is_climbed_step_by_step(make_artifact, make_run):

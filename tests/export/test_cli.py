@@ -47,7 +47,7 @@ def test_export_prints_the_ladder_and_the_folder(kotune, make_run, tmp_path):
     assert "int8" in out.splitlines()[-1]
     assert kotune("verify", tmp_path / "artifact")[:2] == (
         0,
-        "artifact roberta-lora: 8 files unchanged, export checks passed\n",
+        "artifact roberta-lora: 9 files unchanged, export checks passed\n",
     )
 
 
@@ -135,6 +135,14 @@ def test_verify_names_the_changed_file(kotune, make_artifact, tmp_path):
     code, _, err = kotune("verify", folder)
     assert code == 2
     assert "tokenizer.json was changed" in err
+
+
+def test_verify_tells_of_files_nobody_vouches_for(kotune, make_artifact, tmp_path):
+    folder = shutil.copytree(make_artifact("lora", "roberta"), tmp_path / "copy")
+    (folder / "notes.txt").write_text("mine")
+    code, out, _ = kotune("verify", folder)
+    assert code == 0
+    assert "not of the artifact: notes.txt" in out
 
 
 def test_verify_takes_a_run_too(kotune, make_run):

@@ -142,6 +142,6 @@ def test_weights_keep_to_seven_bits_without_vnni(fused, tmp_path, instructions, 
     ],
 )
 def test_the_range_follows_the_instruction_set(monkeypatch, flags, machine, expected):
-    monkeypatch.setattr("finetune.provenance.cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr("export.processor.cpu_flags", lambda: frozenset(flags))
     monkeypatch.setattr("platform.machine", lambda: machine)
     assert host_instruction_set() == expected

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 
-from export.runtime import ArtifactError, OnnxClassifier, plan_batches
+from export.processor import InstructionSet
+from export.runtime import ArtifactError, OnnxClassifier, plan_batches, take_windows
 from finetune.run_folder import logits_of, open_run, read_predictions, read_rows
 
-FORBIDDEN = ("torch", "transformers", "pandas", "optimum", "onnx", "finetune")
+OTHER = InstructionSet("other", reduce_range=True)
 
 
 @pytest.fixture(scope="module")
@@ -21,27 +24,6 @@ def validation(make_run):
     run = open_run(make_run("lora", "roberta"))
     texts = read_rows(run, "validation")["text"].tolist()
     return texts, logits_of(read_predictions(run, "validation"))
-
-
-def test_importing_and_predicting_needs_three_packages(make_artifact, tmp_path):
-    import export.runtime
-
-    script = shutil.copy(export.runtime.__file__, tmp_path / "alone.py")  # as one shipped file
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import alone;"
-        "print(alone.OnnxClassifier(sys.argv[2])('정말 최고 영화')[0]['label']);"
-        f"print([name for name in {FORBIDDEN} if name in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(script.parent), str(make_artifact("lora", "roberta"))],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=True,
-    )
-    label, loaded = done.stdout.splitlines()
-    assert label in ("부정", "긍정")
-    assert loaded == "[]"
 
 
 def test_export_runtime_does_not_import_torch():
@@ -69,6 +51,65 @@ def test_windows_keep_the_order(make_artifact, validation, monkeypatch):
     monkeypatch.setattr("export.runtime.WINDOW_TEXTS", 7)
     classifier = OnnxClassifier(make_artifact("lora", "roberta"), "fp32")
     np.testing.assert_allclose(classifier.logits(texts), stored, atol=1e-4)
+
+
+def test_an_iterator_is_answered_in_order_a_window_at_a_time(
+    make_artifact, validation, monkeypatch
+):
+    monkeypatch.setattr("export.runtime.WINDOW_TEXTS", 5)
+    texts, _ = validation
+    classifier = OnnxClassifier(make_artifact("lora", "roberta"), "fp32")
+    taken = []
+
+    def endless():
+        for text in itertools.cycle(texts):
+            taken.append(text)
+            yield text
+
+    answers = classifier(endless())
+    first = [next(answers) for _ in range(7)]
+    assert len(taken) == 10
+    assert [one["label"] for one in first] == [one["label"] for one in classifier(texts[:7])]
+    assert list(classifier(iter([]))) == []
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_input(make_artifact, validation):
+    import psutil
+
+    texts, _ = validation
+    process = psutil.Process()
+    classifier = OnnxClassifier(make_artifact("lora", "roberta"))
+    answers = classifier(itertools.islice(itertools.cycle(texts), 100_000))
+    for _ in itertools.islice(answers, 20_000):
+        pass
+    before = process.memory_info().rss
+    assert sum(1 for _ in answers) == 80_000
+    assert process.memory_info().rss - before < 30e6
+
+
+def test_a_window_ends_before_long_texts_fill_the_memory():
+    texts = ["x" * 400] * 5 + ["y"] * 3
+    windows = list(take_windows(iter(texts), count=4, characters=1000))
+    assert [len(window) for window in windows] == [3, 4, 1]
+    assert [text for window in windows for text in window] == texts
+
+
+def test_bound_inputs_and_outputs_give_the_same(make_artifact, validation):
+    """CUDA's way of running, on the CPU's memory: all but the device is the same code."""
+    classifier = OnnxClassifier(make_artifact("lora", "bert"), "fp32")
+    texts, _ = validation
+    expected = classifier.logits(texts[:40])
+    classifier._run = classifier._run_bound
+    assert np.array_equal(classifier.logits(texts[:40]), expected)
+
+
+@pytest.mark.gpu
+def test_cuda_gives_the_same(make_artifact, validation):
+    texts, stored = validation
+    classifier = OnnxClassifier(make_artifact("lora", "roberta"), provider="cuda")
+    assert classifier.precision in ("fp16", "fp32")
+    np.testing.assert_allclose(classifier.logits(texts), stored, atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "bert"])
@@ -121,13 +162,27 @@ def test_what_cannot_be_served_is_refused(make_artifact, options, message):
         OnnxClassifier(make_artifact("lora", "roberta"), **options)
 
 
+def test_the_fastest_file_is_the_default_where_it_can_run(make_artifact, tmp_path, monkeypatch):
+    folder = shutil.copytree(make_artifact("lora", "roberta"), tmp_path / "copy")
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    manifest["preferred"] = {"cpu": "fp32"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert OnnxClassifier(folder).precision == "fp32"
+    manifest["files"]["openvino-int8"] = {"path": "openvino/model.xml"}
+    manifest["preferred"] = {"cpu": "openvino-int8"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr("export.manifest.find_spec", lambda name: None)
+    with pytest.warns(RuntimeWarning, match="needs openvino; using int8"):
+        assert OnnxClassifier(folder).precision == "int8"
+
+
 def test_a_missing_provider_is_an_error(make_artifact, monkeypatch):
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ArtifactError, match="no CUDAExecutionProvider; pip install"):
         OnnxClassifier(make_artifact("lora", "roberta"), provider="cuda")
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "onnx/model_quantized.onnx"])
+@pytest.mark.parametrize("name", ["tokenizer.json", "onnx/model_quantized.onnx", "config.json"])
 def test_a_changed_byte_is_refused(make_artifact, tmp_path, name):
     folder = shutil.copytree(make_artifact("lora", "roberta"), tmp_path / "copy")
     content = bytearray((folder / name).read_bytes())
@@ -135,6 +190,18 @@ def test_a_changed_byte_is_refused(make_artifact, tmp_path, name):
     (folder / name).write_bytes(content)
     with pytest.raises(ArtifactError, match=f"{name} was changed"):
         OnnxClassifier(folder)
+    if name == "config.json":  # not read here, and so not looked at where only that is checked
+        assert OnnxClassifier(folder, verify="read")("최고")
+
+
+def test_another_processor_is_warned_of(make_artifact, monkeypatch):
+    folder = make_artifact("lora", "roberta")
+    monkeypatch.setattr("export.runtime.host_instruction_set", lambda: OTHER)
+    with pytest.warns(RuntimeWarning, match="made for .*, this machine has other"):
+        OnnxClassifier(folder, "int8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        OnnxClassifier(folder, "fp32")
 
 
 def test_a_failed_artifact_is_refused_unless_asked_for(make_artifact, tmp_path):

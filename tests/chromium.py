@@ -1,6 +1,6 @@
 """Headless Chromium over its debugging pipe: load a page, ask it things, photograph it.
 
-python tests/bench/chromium.py docs/results/nsmc-e5/report.html docs/report.png
+python tests/chromium.py docs/results/nsmc-e5/report.html docs/report.png
 """
 
 from __future__ import annotations
@@ -35,12 +35,16 @@ def find_chromium() -> str | None:
 
 
 class Page:
-    """One tab; ``problems`` collects console errors, exceptions and requests over the network."""
+    """One tab; ``problems`` collects console errors, exceptions and requests over the network.
+
+    ``local`` are the beginnings of addresses that do not count as the network.
+    """
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
         self._out, self._in = to_browser, from_browser
         self._buffer, self._count, self._session = b"", 0, None
         self.problems: list[str] = []
+        self.local: tuple[str, ...] = ("file:", "data:", "about:", "blob:")
         self._loaded = False
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
@@ -63,8 +67,8 @@ class Page:
                 return answer["result"]
             self._note(answer)
 
-    def open(self, path: Path, width: int, height: int = 900, dark: bool = False) -> None:
-        """Load a file at a window size; waits for the load event."""
+    def open(self, page: Path | str, width: int, height: int = 900, dark: bool = False) -> None:
+        """Load a file or an address at a window size; waits for the load event."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -75,13 +79,15 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self._loaded = False
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        address = page if isinstance(page, str) else page.resolve().as_uri()
+        self.call("Page.navigate", url=address)
         while not self._loaded:
             self._note(self._receive())
 
     def ask(self, expression: str) -> Any:
-        """The JSON value of a JavaScript expression."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The JSON value of a JavaScript expression, or of what its promise comes to."""
+        options = {"returnByValue": True, "awaitPromise": True}
+        answer = self.call("Runtime.evaluate", expression=expression, **options)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
@@ -111,7 +117,7 @@ class Page:
             self.problems.append(json.dumps(told["args"]))
         elif method == "Network.requestWillBeSent":
             url = told["request"]["url"]
-            if not url.startswith(("file:", "data:", "about:")):
+            if not url.startswith(self.local):
                 self.problems.append(f"request to {url}")
 
 
