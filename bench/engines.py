@@ -7,9 +7,7 @@ CUDA, synchronisation are inside what is timed, for all runtimes alike.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +23,6 @@ from bench.cuda_engines import (
 )
 from bench.gpu import preload_cuda_libraries
 
-SPIN_S = 0.0005
 LIBRARIES = {
     "pytorch": ("finetune.models", "finetune.run_folder", "transformers"),
     "merged": ("finetune.models", "transformers"),
@@ -263,26 +260,6 @@ def _load_sklearn(variant: dict[str, Any], threads: int) -> Engine:
         return np.concatenate(parts).tolist()
 
     return Engine(lambda text: int(model.predict([text])[0]), classify_many)
-
-
-def slow_down(engine: Engine, variant: dict[str, Any]) -> Engine:
-    """The engine with every single call longer by the variant's ``slowdown``, a share."""
-    share = variant.get("slowdown", 0.0)
-    if not share:
-        return engine
-
-    def classify(text: str) -> int:
-        began = time.perf_counter()
-        found = engine.classify(text)
-        end = time.perf_counter() + share * (time.perf_counter() - began)
-        rest = end - time.perf_counter() - SPIN_S
-        if rest > 0:  # a sleep of nothing would hand the core to whoever waits for it
-            time.sleep(rest)
-        while time.perf_counter() < end:  # sleeping overshoots by more than the effect
-            pass
-        return found
-
-    return dataclasses.replace(engine, classify=classify)
 
 
 def _peak_vram(device: str) -> int | None:

@@ -22,11 +22,12 @@ from typing import Any, TextIO
 import numpy as np
 
 from bench.energy import EnergyMeter, rapl_domains
-from bench.engines import Engine, import_libraries, load_engine, slow_down
+from bench.engines import Engine, import_libraries, load_engine
 from bench.gpu import Gpu, open_gpu
 from bench.grid import batch_of_length, time_batch
 from bench.scenarios import offline, single_stream
 from bench.server import WallClock, highest_rate, poisson_arrivals, serve_arrivals
+from bench.slowdown import slow_down
 from bench.timing import REWARM_CALLS, peak_memory_bytes, round_sample, warm_up
 
 Message = dict[str, Any]

@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import proof
-from bench.engines import Engine, slow_down
+from bench.engines import Engine
+from bench.slowdown import slow_down
 from finetune.errors import GateError
 
 QUICK = ["processes=1", "rounds=6", "latency_rows=10", "warmup_s=0.3", "threads=1"]
