@@ -24,6 +24,7 @@ from bench.cuda_engines import (
     torch_dtype,
 )
 from bench.gpu import preload_cuda_libraries
+from finetune.methods import METHODS
 
 SPIN_S = 0.0005
 LIBRARIES = {
@@ -82,7 +83,7 @@ def _import_architecture(variant: dict[str, Any]) -> None:
     folder = Path(variant["folder"])
     if variant["runtime"] == "pytorch":
         folder = folder / "model"
-        if variant["method"] != "full":
+        if METHODS[variant["method"]].has_adapter:
             importlib.import_module("peft")
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     with contextlib.suppress(KeyError):  # an architecture that loading will complain about
