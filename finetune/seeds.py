@@ -148,8 +148,8 @@ def table_lines(content: dict[str, Any]) -> list[str]:
     if len(entries) > 1:
         low, high = summary["test"]["accuracy"]["interval"]
         lines.append(
-            f"mean test accuracy over {len(entries)} seeds: {content['confidence']:.0%} interval "
-            f"{low:.2%} to {high:.2%} (Student's t)"
+            f"mean test accuracy over {len(entries)} seeds: {100 * content['confidence']:g} % "
+            f"interval {low:.2%} to {high:.2%} (Student's t)"
         )
     return lines
 

@@ -34,8 +34,13 @@ def sweep_command(
     """Search a few keys of RECIPE by validation metric; the same command goes on."""
     options = {"trials": trials, "output": str(output) if output else None}
     content, section = load_sweep(recipe, overrides or (), parameters or (), options)
+    from finetune.base import resolve_base
+    from finetune.recipe import FinetuneRecipe
+    from finetune.recipe_files import check_recipe
     from finetune.sweep import run_sweep
 
+    model = check_recipe(FinetuneRecipe, content, recipe).model
+    resolve_base(model.source, model.revision, random_weights=model.random_weights)
     run_sweep(content, section, origin=recipe, overwrite=overwrite, report=tell)
 
 

@@ -243,3 +243,47 @@ def test_weights_of_another_model_are_refused(train, make_base) -> None:
     other = load_base(resolve_base(str(make_base("roberta"))), ["a", "b"])
     with pytest.raises(ModelError, match="does not fit"):
         attach_trained(other, "bitfit", train("bitfit").folder / "model")
+
+
+def test_adalora_goes_on_from_a_checkpoint_as_if_never_stopped(
+    make_base, reviews, tmp_path: Path
+) -> None:
+    from transformers import Trainer, TrainingArguments, set_seed
+
+    from finetune.method_training import fit_trainer_to_method
+    from finetune.trainer_setup import tokenize_rows
+    from finetune.training import build_model, prepare_job
+
+    job = prepare_job(recipe_of("adalora", make_base("roberta"), reviews, tmp_path / "run"))
+    rows = tokenize_rows(job.corpus.train, job.tokenizer, 32, "max_length").remove_columns("length")
+
+    def weights(name: str, resume: str | None = None) -> dict[str, torch.Tensor]:
+        set_seed(5)
+        model = build_model(job)
+        arguments = TrainingArguments(
+            str(tmp_path / name),
+            max_steps=6,
+            save_steps=4,
+            per_device_train_batch_size=8,
+            learning_rate=1e-2,
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+            label_names=["labels"],
+        )
+        trainer = Trainer(model, arguments, train_dataset=rows)
+        fit_trainer_to_method(trainer, job.recipe.adapter)
+        trainer.train(resume_from_checkpoint=resume)
+        return {name: value for name, value in model.named_parameters() if "lora_" in name}
+
+    whole = weights("whole")
+    resumed = weights("again", resume=str(_copy_checkpoint(tmp_path / "whole", tmp_path / "again")))
+    assert any((value == 0).any() for name, value in whole.items() if "lora_E" in name)
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def _copy_checkpoint(source: Path, target: Path) -> Path:
+    import shutil
+
+    shutil.copytree(source / "checkpoint-4", target / "checkpoint-4")
+    return target / "checkpoint-4"
