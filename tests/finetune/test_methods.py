@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from export.artifact import export_run
 from export.merge import merge_adapter
@@ -151,16 +153,31 @@ def test_adalora_reaches_its_budget(train) -> None:
     assert kept <= 8 * len(singular)
 
 
-def test_adaloras_evaluation_loss_is_the_cross_entropy(train) -> None:
-    run = train("adalora")
-    metrics = json.loads((run.folder / "metrics.json").read_text())
-    best = next(entry for entry in metrics["history"] if entry["step"] == metrics["best"]["step"])
-    assert best["eval_loss"] == pytest.approx(metrics["validation"]["all"]["loss"], abs=1e-4)
+def test_adaloras_term_is_pefts_and_in_training_only(make_base) -> None:
+    from finetune.rank_allocation import OrthogonalityLoss
+    from finetune.rows_trainer import RowLoss
+
+    model = load_base(resolve_base(str(make_base("roberta"))), ["a", "b"], dropout=0.0)
+    adapted = attach_adapter(
+        model, method="adalora", rank=4, alpha=8, dropout=0.0, target_modules="all-linear"
+    ).train()
+    words, labels = torch.tensor([[5, 6, 7, 8], [8, 7, 6, 5]]), torch.tensor([1, 0])
+    with_term = adapted(input_ids=words, labels=labels).loss
+    outputs = adapted(input_ids=words)
+    loss = OrthogonalityLoss(adapted, RowLoss(0.0))
+    torch.testing.assert_close(loss(outputs, labels), with_term)
+    halves = [
+        loss({"logits": outputs.logits[row : row + 1]}, labels[row : row + 1], 2) for row in (0, 1)
+    ]
+    torch.testing.assert_close(sum(halves), with_term)
+    adapted.eval()
+    torch.testing.assert_close(loss(outputs, labels), RowLoss(0.0)(outputs, labels))
+    assert with_term > loss(outputs, labels) + 0.5
 
 
 def test_loraplus_gives_b_and_the_biases_the_higher_rate(make_base, reviews, tmp_path) -> None:
+    from finetune.job import build_model, prepare_job
     from finetune.method_training import fit_trainer_to_method
-    from finetune.training import build_model, prepare_job
 
     job = prepare_job(recipe_of("lora+", make_base("bert"), reviews, tmp_path))
     model = build_model(job)
@@ -245,45 +262,41 @@ def test_weights_of_another_model_are_refused(train, make_base) -> None:
         attach_trained(other, "bitfit", train("bitfit").folder / "model")
 
 
-def test_adalora_goes_on_from_a_checkpoint_as_if_never_stopped(
-    make_base, reviews, tmp_path: Path
+@pytest.mark.parametrize("method", ["adalora", "pissa", "lora+", "bitfit"])
+def test_a_training_that_was_stopped_ends_with_the_same_weights(
+    make_base, reviews, tmp_path: Path, method: str
 ) -> None:
-    from transformers import Trainer, TrainingArguments, set_seed
+    from transformers import TrainerCallback, set_seed
 
-    from finetune.method_training import fit_trainer_to_method
+    from finetune.job import build_model, prepare_job
+    from finetune.train_loop import train_to_end
     from finetune.trainer_setup import tokenize_rows
-    from finetune.training import build_model, prepare_job
 
-    job = prepare_job(recipe_of("adalora", make_base("roberta"), reviews, tmp_path / "run"))
-    rows = tokenize_rows(job.corpus.train, job.tokenizer, 32, "max_length").remove_columns("length")
+    recipe = recipe_of(method, make_base("roberta"), reviews, tmp_path / "run", eval_steps=6)
+    job = prepare_job(recipe)
+    rows = {
+        name: tokenize_rows(getattr(job.corpus, name), job.tokenizer, 32, "dynamic")
+        for name in ("train", "validation")
+    }
 
-    def weights(name: str, resume: str | None = None) -> dict[str, torch.Tensor]:
+    class StopAtFour(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_) -> None:
+            if state.global_step == 3:
+                signal.raise_signal(signal.SIGINT)
+
+    def train(name: str, *callbacks: TrainerCallback) -> dict[str, torch.Tensor]:
         set_seed(5)
+        for part in ("steps", "tensorboard"):
+            (tmp_path / name / part).mkdir(parents=True, exist_ok=True)
         model = build_model(job)
-        arguments = TrainingArguments(
-            str(tmp_path / name),
-            max_steps=6,
-            save_steps=4,
-            per_device_train_batch_size=8,
-            learning_rate=1e-2,
-            report_to=[],
-            use_cpu=True,
-            disable_tqdm=True,
-            label_names=["labels"],
-        )
-        trainer = Trainer(model, arguments, train_dataset=rows)
-        fit_trainer_to_method(trainer, job.recipe.adapter)
-        trainer.train(resume_from_checkpoint=resume)
-        return {name: value for name, value in model.named_parameters() if "lora_" in name}
+        end = train_to_end(job, model, rows, tmp_path / name, lambda line: None, callbacks)
+        return load_file(end.folder / "weights.safetensors")
 
-    whole = weights("whole")
-    resumed = weights("again", resume=str(_copy_checkpoint(tmp_path / "whole", tmp_path / "again")))
-    assert any((value == 0).any() for name, value in whole.items() if "lora_E" in name)
+    whole = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("stopped", StopAtFour())
+    resumed = train("stopped")
+    assert whole.keys() == resumed.keys()
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
-
-
-def _copy_checkpoint(source: Path, target: Path) -> Path:
-    import shutil
-
-    shutil.copytree(source / "checkpoint-4", target / "checkpoint-4")
-    return target / "checkpoint-4"
+    if method == "adalora":
+        assert any((value == 0).any() for name, value in whole.items() if "lora_E" in name)

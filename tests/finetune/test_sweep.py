@@ -127,9 +127,9 @@ def test_a_sweep_cut_off_goes_on_and_sees_validation_rows_only(
         return real(recipe, trial)
 
     monkeypatch.setattr(module, "train_trial", cut_off)
-    from finetune import models, training
+    from finetune import evaluation, models
 
-    for place in (models, training):
+    for place in (evaluation, models):
         monkeypatch.setattr(place, "predict_logits", lambda *a, **k: pytest.fail("it predicted"))
     with pytest.raises(KeyboardInterrupt):
         run_sweep(content, section, report=quiet)
