@@ -175,6 +175,7 @@ def train_trial(recipe: FinetuneRecipe, trial: Any) -> float:
     from transformers import TrainerState, set_seed
 
     from finetune.adapters import count_parameters
+    from finetune.base_precision import hold_frozen
     from finetune.job import build_model, prepare_job
     from finetune.sweep_trial import ReportToStudy
     from finetune.train_loop import train_to_end
@@ -183,6 +184,7 @@ def train_trial(recipe: FinetuneRecipe, trial: Any) -> float:
     job = prepare_job(recipe)
     set_seed(recipe.seed)
     model = build_model(job)
+    hold_frozen(model, recipe, job.precision)
     trial.set_user_attr("trainable_parameters", count_parameters(model).trainable)
     rows = {
         name: tokenize_rows(frame, job.tokenizer, recipe.model.max_length, recipe.training.padding)
