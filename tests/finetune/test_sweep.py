@@ -183,13 +183,13 @@ def test_a_sweep_of_failures_is_an_error(make_base, reviews, tmp_path: Path) -> 
 
 def test_a_hopeless_trial_is_pruned(make_base, reviews, tmp_path: Path) -> None:
     content = content_of(make_base("roberta"), reviews)
-    content["training"] |= {"max_steps": 40, "eval_steps": 20, "best_metric": "loss"}
+    content["training"] |= {"max_steps": 8, "eval_steps": 4, "best_metric": "loss"}
     section = section_of(
-        tmp_path / "sweep", {"training.learning_rate": [5e-3, 1e-7]}, startup_trials=1
+        tmp_path / "sweep", {"training.learning_rate": [1e-3, 1.0]}, startup_trials=1
     )
     folder = run_sweep(content, section, report=quiet)
     good, bad = read_json(folder / "sweep.json", SCHEMA)["trials"]
-    assert (good["state"], good["steps"]) == ("complete", 40)
+    assert (good["state"], good["steps"]) == ("complete", 8)
     assert list(good["evaluations"]) == ["50", "100"]
     assert (bad["state"], list(bad["evaluations"])) == ("pruned", ["50"])
 
