@@ -17,12 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.cuda_engines import (
-    compile_model,
-    fix_tf32,
-    set_torch_precision,
-    torch_dtype,
-)
+from bench.cuda_engines import compile_model, fix_tf32, set_torch_precision, torch_dtype
 from bench.gpu import preload_cuda_libraries
 from finetune.methods import METHODS
 

@@ -96,8 +96,7 @@ class Variant:
 def find_contenders(folders: Sequence[Path]) -> list[Contender]:
     """Run and artifact folders → contenders, each run with its artifact and the other way round.
 
-    A summary of several seeds stands for its runs. Every file's hash is checked. Raises
-    FolderError for a folder that is none of these, or twice.
+    A summary of several seeds stands for its runs. Every hash is checked. Raises FolderError.
     """
     runs: dict[Path, Run] = {}
     artifacts: list[Artifact] = []
@@ -110,8 +109,7 @@ def find_contenders(folders: Sequence[Path]) -> list[Contender]:
         parent = _find_parent(artifact, list(runs.values()))
         if parent is not None:
             runs.setdefault(parent.folder.resolve(), parent)
-    taken: set[Path] = set()
-    contenders = []
+    taken, contenders = set(), []
     for run in runs.values():
         artifact = _find_artifact(run, artifacts)
         contenders.append(Contender(run, artifact))
@@ -133,8 +131,8 @@ def list_variants(
             chosen += [("merged", "fp32")] if method.has_adapter else []
             chosen += cuda_choices(contender.method) if device == "cuda" else []
             default += [_pytorch(contender, prefix, *one, device) for one in chosen]
-            half = "merged" if method.has_adapter else "pytorch"
             if cpu_has_bf16() and device == "cpu":
+                half = "merged" if method.has_adapter else "pytorch"
                 optional.append(_pytorch(contender, prefix, half, "bf16", device))
         if contender.artifact is not None:
             default += [

@@ -92,9 +92,7 @@ class AdapterSection(Section):
     @model_validator(mode="after")
     def _fits_the_method(self) -> AdapterSection:
         if self.learning_rate_ratio is not None and self.method != "lora+":
-            raise ValueError(
-                f"`learning_rate_ratio` belongs to lora+, not to {self.method}; remove it"
-            )
+            raise ValueError(f"`learning_rate_ratio` belongs to lora+, not to {self.method}")
         if METHODS[self.method].changes_base and self.dropout > 0:
             raise ValueError(
                 f"`dropout` must be 0 with {self.method}: it would drop parts of the base's weights"
