@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from finetune.methods import METHODS
+
 HALVES = ("bf16", "fp16")
 
 
@@ -19,7 +21,8 @@ def cuda_choices(method: str) -> list[tuple[str, str]]:
             ("compiled", "fp32"),
             ("compiled", "fp16"),
         ]
-    return [("merged", half) for half in HALVES]
+    runtime = "merged" if METHODS[method].has_adapter else "pytorch"
+    return [(runtime, half) for half in HALVES]
 
 
 def onnx_precisions(available: Sequence[str], device: str) -> list[str]:

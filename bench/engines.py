@@ -15,13 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.cuda_engines import (
-    compile_model,
-    fix_tf32,
-    set_torch_precision,
-    torch_dtype,
-)
+from bench.cuda_engines import compile_model, fix_tf32, set_torch_precision, torch_dtype
 from bench.gpu import preload_cuda_libraries
+from finetune.methods import METHODS
 
 LIBRARIES = {
     "pytorch": ("finetune.models", "finetune.run_folder", "transformers"),
@@ -79,7 +75,7 @@ def _import_architecture(variant: dict[str, Any]) -> None:
     folder = Path(variant["folder"])
     if variant["runtime"] == "pytorch":
         folder = folder / "model"
-        if variant["method"] != "full":
+        if METHODS[variant["method"]].has_adapter:
             importlib.import_module("peft")
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     with contextlib.suppress(KeyError):  # an architecture that loading will complain about

@@ -13,6 +13,7 @@ from bench.settings import BenchSection
 from finetune.errors import RecipeError
 from finetune.recipe import FinetuneRecipe, Section
 from finetune.recipe_files import apply_overrides, check_recipe, find_recipe, read_yaml
+from finetune.seeds import seed_recipes
 
 
 class SuiteRun(Section):
@@ -45,6 +46,7 @@ class SuiteRecipe(Section):
 def resolve_recipes(suite: SuiteRecipe, beside: Path) -> list[FinetuneRecipe]:
     """The recipes of a suite with its changes applied; files may stand ``beside`` the suite.
 
+    A recipe with ``seeds`` becomes one for each.
     Raises RecipeError, also where two recipes would write the same run folder.
     """
     recipes = []
@@ -53,7 +55,7 @@ def resolve_recipes(suite: SuiteRecipe, beside: Path) -> list[FinetuneRecipe]:
         path = path if path.is_file() else find_recipe(run.recipe)
         changes = [*as_overrides(suite.common), *as_overrides(run.set)]
         content = apply_overrides(read_yaml(path), changes)
-        recipes.append(check_recipe(FinetuneRecipe, content, run.recipe))
+        recipes += seed_recipes(check_recipe(FinetuneRecipe, content, run.recipe))
     double = [name for name, count in Counter(one.folder for one in recipes).items() if count > 1]
     if double:
         raise RecipeError(

@@ -14,10 +14,11 @@ from bench.cuda_variants import cuda_choices, onnx_precisions
 from export.artifact_folder import MANIFEST, Artifact, failed_target, open_artifact
 from finetune.errors import FolderError, RecipeError
 from finetune.files import sha256_file
+from finetune.methods import METHODS
 from finetune.provenance import cpu_has_bf16
 from finetune.run_folder import Run, open_run
+from finetune.seeds import runs_of_seeds
 
-METHODS = ("full", "lora", "qlora")
 TFIDF = "tfidf-sklearn-fp64"
 DESCRIPTIONS = {
     "pytorch": "PyTorch, as trained",
@@ -33,7 +34,6 @@ CONVERTED = {
     "fp16": ", weights converted to float16",
     "tf32": ", products in TF32",
 }
-AS_TRAINED = {"lora": ", adapter unmerged", "qlora": ", adapter unmerged on the 4-bit base"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Contender:
 
     @property
     def method(self) -> str:
-        """``full``, ``lora`` or ``qlora``."""
+        """A key of ``finetune.methods.METHODS``."""
         return self.run.method if self.run else self.artifact.method
 
     @property
@@ -96,11 +96,11 @@ class Variant:
 def find_contenders(folders: Sequence[Path]) -> list[Contender]:
     """Run and artifact folders → contenders, each run with its artifact and the other way round.
 
-    Every file's hash is checked. Raises FolderError for a folder that is neither, or twice.
+    A summary of several seeds stands for its runs. Every hash is checked. Raises FolderError.
     """
     runs: dict[Path, Run] = {}
     artifacts: list[Artifact] = []
-    for folder in folders:
+    for folder in [one for given in folders for one in runs_of_seeds(given) or [given]]:
         if (folder / MANIFEST).is_file():
             artifacts.append(open_artifact(folder))
         else:
@@ -109,14 +109,13 @@ def find_contenders(folders: Sequence[Path]) -> list[Contender]:
         parent = _find_parent(artifact, list(runs.values()))
         if parent is not None:
             runs.setdefault(parent.folder.resolve(), parent)
-    taken: set[Path] = set()
-    contenders = []
+    taken, contenders = set(), []
     for run in runs.values():
         artifact = _find_artifact(run, artifacts)
         contenders.append(Contender(run, artifact))
         taken |= {artifact.folder} if artifact else set()
     contenders += [Contender(None, one) for one in artifacts if one.folder not in taken]
-    return sorted(contenders, key=lambda one: METHODS.index(one.method))
+    return sorted(contenders, key=lambda one: list(METHODS).index(one.method))
 
 
 def list_variants(
@@ -127,12 +126,13 @@ def list_variants(
     optional: list[Variant] = []
     for contender, prefix in zip(contenders, _prefixes(contenders), strict=True):
         if contender.run is not None:
-            chosen = [("pytorch", "nf4" if contender.method == "qlora" else "fp32")]
-            chosen += [("merged", "fp32")] if contender.method != "full" else []
+            method = METHODS[contender.method]
+            chosen = [("pytorch", "nf4" if method.quantised else "fp32")]
+            chosen += [("merged", "fp32")] if method.has_adapter else []
             chosen += cuda_choices(contender.method) if device == "cuda" else []
             default += [_pytorch(contender, prefix, *one, device) for one in chosen]
-            half = "pytorch" if contender.method == "full" else "merged"
             if cpu_has_bf16() and device == "cpu":
+                half = "merged" if method.has_adapter else "pytorch"
                 optional.append(_pytorch(contender, prefix, half, "bf16", device))
         if contender.artifact is not None:
             default += [
@@ -215,7 +215,7 @@ def _pytorch(
 ) -> Variant:
     text = DESCRIPTIONS[runtime]
     if runtime == "pytorch":
-        text += AS_TRAINED.get(contender.method, "")
+        text += METHODS[contender.method].as_trained
     return Variant(
         name=f"{prefix}-{runtime}-{precision}",
         method=contender.method,

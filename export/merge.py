@@ -16,26 +16,27 @@ if TYPE_CHECKING:
 def merge_adapter(run: Run, base: str = "dequantized") -> PreTrainedModel:
     """The run's classifier in fp32, head included, without adapter or quantisation, in eval mode.
 
-    full: as trained. lora: merged into the full-precision base. qlora: into ``base``, which is
-    "dequantized" (NF4's weights, those the adapter was fitted to) or "original" (full precision,
-    free of NF4's errors; people argue for both: peft#2105, peft#2321, unsloth-zoo#810). The
-    base's weights are checked against the run. Nothing is written, so a second merge gives the
-    same model. Raises ModelError where the base is not the run's or merged weights are not finite.
+    full, bitfit, head: as trained. Adapters: merged into the full-precision base. qlora: into
+    ``base``, which is "dequantized" (NF4's weights, those the adapter was fitted to) or "original"
+    (full precision, free of NF4's errors; people argue for both: peft#2105, peft#2321,
+    unsloth-zoo#810). The base's weights are checked against the run. Nothing is written, so a
+    second merge gives the same model. Raises ModelError where the base is not the run's or merged
+    weights are not finite.
     """
     import torch
 
+    from finetune.methods import METHODS
     from finetune.models import load_base, load_trained, run_base
+    from finetune.trained_weights import attach_trained
 
-    if run.method == "qlora":
-        from peft import PeftModel
-
+    if METHODS[run.method].quantised:
         below = (
             load_dequantized_base(run)
             if base == "dequantized"
             else load_base(run_base(run), run.labels)
         )
-        merged = _merge(PeftModel.from_pretrained(below, run.folder / "model"))
-    elif run.method == "lora":
+        merged = _merge(attach_trained(below, run.method, run.folder / "model"))
+    elif METHODS[run.method].has_adapter:
         merged = _merge(load_trained(run))
     else:
         merged = load_trained(run)

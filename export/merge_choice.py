@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.merge import merge_adapter
+from finetune.methods import METHODS
 from finetune.metrics import classification_metrics
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def merge_best(run: Run, wanted: str, classify: Classify, labels: np.ndarray) ->
     Better is the higher accuracy on ``labels``, then the lower cross-entropy. ``classify`` gives
     a model's logits (n, labels) on the validation rows. One model is held at a time.
     """
-    if run.method != "qlora":
+    if not METHODS[run.method].quantised:
         model = merge_adapter(run)
         return Merged(model, classify(model), None, {})
     if wanted != "auto":

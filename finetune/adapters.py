@@ -1,20 +1,25 @@
-"""full | lora | qlora: what is trained and what is frozen, through PEFT."""
+"""What a method trains and what it leaves frozen, through PEFT where PEFT has it."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from finetune.errors import ModelError
+from finetune.eva import redistribution
+from finetune.methods import METHODS
+from finetune.trained_weights import remember_start
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ATTENTION = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin")
+ADALORA_START = 1.5  # times the rank that is left: Zhang et al. 2023, section 4
 
 
 @dataclass(frozen=True)
@@ -40,29 +45,84 @@ def attach_adapter(
     target_modules: str | Sequence[str],
     gradient_checkpointing: bool = False,
 ) -> Any:
-    """The model to train: itself for ``full``, else wrapped by PEFT with its head trainable.
+    """The model to train: itself for ``full`` and subsets, else wrapped by PEFT.
 
     The head and every other module without pretrained weights are trained in full and saved
-    with the adapter (``modules_to_save``). Raises ModelError for unknown target modules.
+    with the adapter (``modules_to_save``). ``eva`` starts as LoRA does until
+    ``initialize_from_activations`` has seen texts. Raises ModelError for unknown target modules
+    and a rank that the method cannot have.
     """
-    if method == "full":
+    family, new_modules = METHODS[method].family, list(model.kotune_new_modules)
+    if family == "full":
         return model
-    from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
+    if family == "subset":
+        return freeze_all_but(model, new_modules, biases=method == "bitfit")
+    from peft import get_peft_model, prepare_model_for_kbit_training
 
-    new_modules = list(model.kotune_new_modules)
-    config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=find_target_modules(model, target_modules, new_modules),
-        modules_to_save=new_modules,
-    )
-    if method == "qlora":
+    targets = find_target_modules(model, target_modules, new_modules)
+    layers = {name: model.get_submodule(name) for name in targets}
+    if family == "ia3":
+        config = _ia3_config(layers)
+    else:
+        config = _lora_config(method, layers, rank=rank, alpha=alpha, dropout=dropout)
+    config.modules_to_save = new_modules
+    if METHODS[method].quantised:
         model = prepare_model_for_kbit_training(
             model, use_gradient_checkpointing=gradient_checkpointing
         )
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    if METHODS[method].changes_base:
+        remember_start(adapted)
+    return adapted
+
+
+def freeze_all_but(model: PreTrainedModel, modules: Sequence[str], *, biases: bool) -> Any:
+    """``model`` with only ``modules`` trainable and, where wanted, every bias term."""
+    for name, parameter in model.named_parameters():
+        parts = name.split(".")
+        chosen = bool(set(parts) & set(modules)) or (biases and parts[-1] == "bias")
+        parameter.requires_grad_(chosen)
+    return model
+
+
+def _lora_config(
+    method: str, layers: Mapping[str, Any], *, rank: int, alpha: int, dropout: float
+) -> Any:
+    """PEFT's configuration of LoRA or one of its variants."""
+    from peft import AdaLoraConfig, EvaConfig, LoraConfig, TaskType
+
+    options: dict[str, Any] = {
+        "task_type": TaskType.SEQ_CLS,
+        "lora_alpha": alpha,
+        "lora_dropout": dropout,
+        "target_modules": list(layers),
+    }
+    narrowest = min(min(layer.in_features, layer.out_features) for layer in layers.values())
+    if method == "adalora":  # the schedule comes when the number of steps is known
+        start = math.ceil(ADALORA_START * rank)
+        return AdaLoraConfig(init_r=start, target_r=rank, total_step=1, **options)
+    if METHODS[method].changes_base and rank > narrowest:
+        raise ModelError(
+            f"adapter.rank is too high for {method} on this model",
+            received=rank,
+            allowed=f"1 to {narrowest}, the smaller side of the smallest matrix",
+        )
+    if method in ("pissa", "olora"):
+        options["init_lora_weights"] = method
+    elif method == "eva":
+        options["init_lora_weights"] = "eva"
+        options["eva_config"] = EvaConfig(rho=redistribution(rank, narrowest))
+    return LoraConfig(r=rank, use_dora=method == "dora", use_rslora=method == "rslora", **options)
+
+
+def _ia3_config(layers: Mapping[str, Any]) -> Any:
+    """One factor per output, but per input where a layer narrows, the feed-forward's second."""
+    from peft import IA3Config, TaskType
+
+    narrowing = [name for name, layer in layers.items() if layer.in_features > layer.out_features]
+    return IA3Config(
+        task_type=TaskType.SEQ_CLS, target_modules=list(layers), feedforward_modules=narrowing
+    )
 
 
 def find_target_modules(

@@ -18,7 +18,12 @@ from finetune.recipe_files import expand_path
 ASSETS = Path(__file__).parent / "assets"
 TINY = ASSETS / "tiny"
 TOKENIZER = TINY  # its vocabulary also reads text for the random-weights sizes
-STAGE_FILES = {"run.json": "a run folder", "manifest.json": "an artifact folder"}
+STAGE_FILES = {
+    "run.json": "a run folder",
+    "manifest.json": "an artifact folder",
+    "seeds.json": "a summary of several seeds",
+    "sweep.json": "a sweep folder",
+}
 
 # The exact published sizes (config.json of each model on the hub), for random weights.
 KLUE = {

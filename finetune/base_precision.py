@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from finetune.host_memory import give_back_free_memory
+from finetune.methods import METHODS
 from finetune.recipe import FinetuneRecipe
 
 HELD_METHODS = ("lora", "qlora", "rslora", "lora+")  # others compute with the base's weights
@@ -83,7 +84,7 @@ def hold_frozen(
     """
     give_back_free_memory()  # of loading, quantisation above all
     wanted = wants_bf16_base(recipe, precision)
-    if not wanted and (recipe.adapter.method != "qlora" or precision == "fp32"):
+    if not wanted and (not METHODS[recipe.adapter.method].quantised or precision == "fp32"):
         return None
     originals = Originals(folder)
     originals.take(model)

@@ -5,6 +5,7 @@
         weights.safetensors      what is trained: adapter and head, or the whole model
         best.safetensors         the same of the best evaluation so far (a hard link)
         optimizer.json, .safetensors     optimizer, schedule and gradient scaler
+        AllocateRanks.json, .safetensors     adalora's importance scores
         process-0.json, .safetensors     one process's random numbers and running loss
         trainer_state.json       Trainer's own: step, logs, best metric, early stopping
 

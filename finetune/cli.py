@@ -11,6 +11,7 @@ import typer
 from finetune.console import say, tell
 from finetune.errors import RecipeError
 from finetune.plan_command import plan_recipe
+from finetune.sweep_command import sweep_command
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key.sub=value, e.g. training.learning_rate=1e-4")
@@ -22,7 +23,9 @@ def register(app: typer.Typer) -> None:
     app.command("ls")(list_recipes)
     app.command("show")(show_recipe)
     app.command("cp")(copy_recipe)
+    app.command("methods")(list_methods)
     app.command("finetune")(finetune_model)
+    app.command("sweep")(sweep_command)
     app.command("pretrain")(pretrain_model)
     app.command("plan")(plan_recipe)
 
@@ -66,13 +69,16 @@ def finetune_model(
         int | None, typer.Option(help="Train in so many processes, one for each device.", min=2)
     ] = None,
 ) -> None:
-    """Fine-tune a model as RECIPE says; writes a run folder. Cut off, the same command goes on."""
+    """Fine-tune as RECIPE says: a run folder, or one per seed. Cut off, the command goes on."""
     from finetune.base import resolve_base
-    from finetune.processes import divide_batch, is_main_process, launch_finetune
+    from finetune.processes import divide_batch, is_main_process, launch_finetune, process_count
     from finetune.recipe import FinetuneRecipe
     from finetune.recipe_files import dump_recipe, load_recipe
+    from finetune.seeds import finetune_seeds, refuse_several_processes
 
     resolved = load_recipe(FinetuneRecipe, recipe, overrides or ())
+    if resolved.seeds is not None:
+        refuse_several_processes(resolved, launch or process_count())
     if launch is None and is_main_process():
         typer.echo(dump_recipe(resolved))
     resolve_base(  # before PyTorch is loaded, so that a wrong model is told at once
@@ -84,9 +90,20 @@ def finetune_model(
         divide_batch(resolved.training.batch_size, launch)
         flags = ["--overwrite"] if overwrite else []
         raise typer.Exit(launch_finetune([recipe, *(overrides or ()), *flags], launch))
+    if resolved.seeds is not None:
+        finetune_seeds(resolved, overwrite=overwrite, report=tell)
+        return
     from finetune.training import finetune
 
     finetune(resolved, overwrite=overwrite, report=tell)
+
+
+def list_methods() -> None:
+    """List the training methods: the values of adapter.method."""
+    from finetune.methods import METHODS
+
+    for name, method in METHODS.items():
+        say(f"[bold]{name:<8}[/] {method.description} ({method.source})")
 
 
 def pretrain_model(

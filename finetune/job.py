@@ -10,6 +10,8 @@ from transformers import PreTrainedTokenizerBase
 from finetune.adapters import attach_adapter
 from finetune.base import BaseModel, resolve_base
 from finetune.data import Corpus, load_corpus
+from finetune.method_training import start_method
+from finetune.methods import METHODS
 from finetune.models import load_base, load_base_tokenizer
 from finetune.precision import choose_device, choose_precision
 from finetune.recipe import FinetuneRecipe
@@ -54,7 +56,7 @@ def build_model(job: Job) -> torch.nn.Module:
     model = load_base(
         job.base,
         job.labels,
-        quantize_4bit=recipe.adapter.method == "qlora",
+        quantize_4bit=METHODS[recipe.adapter.method].quantised,
         compute_dtype=DTYPES[job.precision],
         device=job.device,
         seed=recipe.seed,
@@ -69,5 +71,6 @@ def build_model(job: Job) -> torch.nn.Module:
         dropout=recipe.adapter.dropout,
         target_modules=recipe.adapter.target_modules,
         gradient_checkpointing=recipe.training.gradient_checkpointing,
-    )
-    return adapted.to(job.device)
+    ).to(job.device)
+    start_method(adapted, recipe, job.tokenizer, job.corpus.train["text"], job.device)
+    return adapted

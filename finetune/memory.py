@@ -22,6 +22,7 @@ from finetune.fake_model import cuda_rules, fill_with_fakes, replace_linear_laye
 from finetune.host_memory import allocator_bytes
 from finetune.job import DTYPES
 from finetune.live_memory import ACTIVATIONS, GRADIENTS, OPTIMIZER, WEIGHTS, LiveMemory
+from finetune.methods import METHODS
 from finetune.models import autocast_context, load_skeleton
 from finetune.recipe import FinetuneRecipe
 from finetune.step import make_batch, make_optimizer, run_step
@@ -124,7 +125,7 @@ def build_meta_model(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) 
     adapter, training = recipe.adapter, recipe.training
     with torch.device("meta"):
         model = load_skeleton(base, list(recipe.data.labels.values()), recipe.model.dropout)
-        if adapter.method == "qlora":
+        if METHODS[adapter.method].quantised:
             model = replace_linear_layers(model, DTYPES[shape.precision])
         adapted = attach_adapter(
             model,

@@ -13,6 +13,8 @@ import torch
 from finetune.base import KLUE, TOKENIZER, BaseModel, resolve_base
 from finetune.errors import ModelError
 from finetune.four_bit import keep_4bit_exact, nf4_config, quantize_in_memory
+from finetune.methods import METHODS
+from finetune.trained_weights import attach_trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -106,25 +108,27 @@ def load_base(
 def load_trained(
     run: Run, *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> torch.nn.Module:
-    """The model as it was trained, in eval mode: LoRA unmerged, QLoRA on its NF4 base.
+    """The model as it was trained, in eval mode: adapter unmerged, QLoRA on its NF4 base.
 
     Raises ModelError where the base model is not the one the run was trained on.
     """
     from transformers import AutoModelForSequenceClassification
 
-    if run.method == "full":
+    method = METHODS[run.method]
+    if method.family == "full":
         model = AutoModelForSequenceClassification.from_pretrained(
             run.folder / "model", dtype=dtype, use_safetensors=True, local_files_only=True
         )
     else:
-        from peft import PeftModel
-
-        quantize = run.method == "qlora"
         base_model = load_base(
-            run_base(run), run.labels, quantize_4bit=quantize, compute_dtype=dtype, device=device
+            run_base(run),
+            run.labels,
+            quantize_4bit=method.quantised,
+            compute_dtype=dtype,
+            device=device,
         )
-        model = PeftModel.from_pretrained(base_model, run.folder / "model")
-        if not quantize:
+        model = attach_trained(base_model, run.method, run.folder / "model")
+        if not method.quantised:
             model = model.to(dtype)
     return model.to(device).eval()
 

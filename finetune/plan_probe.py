@@ -13,6 +13,7 @@ from finetune.base import BaseModel
 from finetune.base_precision import hold_frozen
 from finetune.job import DTYPES
 from finetune.memory import StepShape
+from finetune.methods import METHODS
 from finetune.models import load_base
 from finetune.recipe import FinetuneRecipe
 from finetune.step import make_batch, make_optimizer, run_step
@@ -96,7 +97,7 @@ def _build(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -> torch.n
     model = load_base(
         replace(base, random_weights=True),
         list(recipe.data.labels.values()),
-        quantize_4bit=adapter.method == "qlora",
+        quantize_4bit=METHODS[adapter.method].quantised,
         compute_dtype=DTYPES[shape.precision],
         device=shape.device,
         dropout=recipe.model.dropout,

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Method = Literal["full", "lora", "qlora"]
+from finetune.methods import METHODS
+
+Method = Literal[*METHODS]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
 ExportPrecision = Literal[
@@ -78,13 +80,34 @@ class DataSection(Section):
 
 
 class AdapterSection(Section):
-    """How the model is adapted. LoRA: Hu et al. 2021; QLoRA: Dettmers et al. 2023."""
+    """How the model is adapted; ``finetune/methods.py`` says what each method is."""
 
     method: Method = "lora"
     rank: Count = 16
     alpha: Count = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: Literal["all-linear", "attention"] | list[str] = "all-linear"
+    learning_rate_ratio: Annotated[float, Field(ge=1)] | None = None  # lora+ only; None: 16
+
+    @model_validator(mode="after")
+    def _fits_the_method(self) -> AdapterSection:
+        if self.learning_rate_ratio is not None and self.method != "lora+":
+            raise ValueError(f"`learning_rate_ratio` belongs to lora+, not to {self.method}")
+        if METHODS[self.method].changes_base and self.dropout > 0:
+            raise ValueError(
+                f"`dropout` must be 0 with {self.method}: it would drop parts of the base's weights"
+            )
+        return self
+
+    @property
+    def unused(self) -> list[str]:
+        """Keys that were set to something and mean nothing to the method."""
+        told = set(type(self).model_fields) - {"method"} - set(METHODS[self.method].keys)
+        return sorted(
+            name
+            for name in told & self.model_fields_set
+            if getattr(self, name) != type(self).model_fields[name].default
+        )
 
 
 class TrainingSection(Section):
@@ -156,22 +179,42 @@ class ExportSection(Section):
     language: str = "ko"  # of the model card
 
 
+class SweepSection(Section):
+    """How ``kotune sweep`` searches keys of the recipe; ``trials`` may grow from call to call.
+
+    A parameter is a list of values, or text: ``4,8,16``, ``0.0:0.1``, ``1e-4:1e-3:log``.
+    """
+
+    trials: Count = 20
+    parameters: Annotated[dict[str, list[Any] | str], Field(min_length=1)]
+    pruner: Literal["median", "hyperband", "none"] = "median"
+    startup_trials: Count = 5  # drawn at random; the median prunes none before so many are done
+    output: str = "sweeps/{name}"
+
+
 class FinetuneRecipe(Section):
-    """One run: model, data, adapter, training; ``export`` travels with the run."""
+    """One run: model, data, adapter, training; ``export`` travels with the run.
+
+    With ``seeds`` it is one run per seed, and ``seed`` means nothing (``finetune/seeds.py``).
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
     seed: Annotated[int, Field(ge=0)] = 42
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
     output: str = "runs/{name}"
     model: ModelSection = ModelSection()
     data: DataSection
     adapter: AdapterSection = AdapterSection()
     training: TrainingSection = TrainingSection()
     export: ExportSection = ExportSection()
+    sweep: Annotated[SweepSection | None, Field(exclude=True)] = None  # no part of a run
 
     @model_validator(mode="after")
     def _fits_together(self) -> FinetuneRecipe:
         if self.training.precision == "fp16" and self.training.device == "cpu":
             raise ValueError("training.precision=fp16 needs CUDA; on a CPU use bf16 or fp32")
+        if self.seeds and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("`seeds` names a seed twice")
         return self
 
     @property

@@ -119,6 +119,8 @@ class ResumableTrainer(Trainer):
             _link(before / (WEIGHTS if before is folder else BEST), folder / BEST)
         for callback in self._stateful_callbacks():
             self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+        for callback in self._callbacks_with_tensors():
+            write_state(folder, type(callback).__name__, callback.training_state())
         self.state.train_batch_size = None  # of this start; the next may have another
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
@@ -197,9 +199,15 @@ class ResumableTrainer(Trainer):
             kept = self.state.stateful_callbacks.get(type(callback).__name__, {})
             for name, value in kept.get("attributes", {}).items():
                 setattr(callback, name, value)
+        for callback in self._callbacks_with_tensors():
+            kept = read_state(self.last_checkpoint, type(callback).__name__)
+            callback.load_training_state(kept)
 
     def _stateful_callbacks(self) -> list[Any]:
         return [one for one in self.callback_handler.callbacks if isinstance(one, ExportableState)]
+
+    def _callbacks_with_tensors(self) -> list[Any]:
+        return [one for one in self.callback_handler.callbacks if hasattr(one, "training_state")]
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

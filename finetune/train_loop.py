@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from finetune.errors import KotuneError
 from finetune.interruption import SaveAndStop, StopRequest, stop_on_signal
 from finetune.job import Job
 from finetune.ledger import Ledger
+from finetune.method_training import fit_trainer_to_method
 from finetune.out_of_memory import MicroBatchTooLarge
 from finetune.processes import is_main_process, process_count
 from finetune.progress import EvaluateLastStep, ProgressReport
@@ -27,7 +28,12 @@ Report = Callable[[str], None]
 
 
 def train_to_end(
-    job: Job, model: torch.nn.Module, rows: dict[str, Dataset], work: Path, report: Report
+    job: Job,
+    model: torch.nn.Module,
+    rows: dict[str, Dataset],
+    work: Path,
+    report: Report,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Checkpoint:
     """The checkpoint of the finished training, reached now or in an earlier start.
 
@@ -46,7 +52,7 @@ def train_to_end(
         while checkpoint is None or not checkpoint.finished:
             if checkpoint is not None:
                 report(f"going on from step {checkpoint.step}")
-            trainer = _build(job, model, rows, work, ledger, request, checkpoint)
+            trainer = _build(job, model, rows, work, ledger, request, checkpoint, callbacks)
             checkpoint = _run(trainer, checkpoint, ledger, report)
             del trainer
             gc.collect()
@@ -63,6 +69,7 @@ def _build(
     ledger: Ledger,
     request: StopRequest,
     checkpoint: Checkpoint | None,
+    more: Sequence[TrainerCallback],
 ) -> RowsTrainer:
     training = job.recipe.training
     callbacks: list[TrainerCallback] = [
@@ -73,7 +80,7 @@ def _build(
     if is_main_process():
         purge = checkpoint.step + 1 if checkpoint else None  # what the cut-off start wrote after it
         callbacks.append(TensorBoardCallback(SummaryWriter(work / "tensorboard", purge_step=purge)))
-    return build_trainer(
+    trainer = build_trainer(
         model=model,
         tokenizer=job.tokenizer,
         train_rows=rows["train"],
@@ -84,8 +91,10 @@ def _build(
         seed=job.recipe.seed,
         checkpoints=work / "steps",
         ledger=ledger,
-        callbacks=callbacks,
+        callbacks=[*callbacks, *more],
     )
+    fit_trainer_to_method(trainer, job.recipe.adapter)
+    return trainer
 
 
 def _run(

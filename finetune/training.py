@@ -18,10 +18,12 @@ from finetune import run_folder
 from finetune.adapters import count_parameters
 from finetune.base_precision import hold_frozen
 from finetune.checkpoints import Checkpoint, disk_errors
+from finetune.data_report import report_data
 from finetune.evaluation import predict_splits
 from finetune.files import publish_folder, write_json
 from finetune.job import Job, build_model, prepare_job
 from finetune.ledger import Ledger
+from finetune.method_training import as_stored
 from finetune.precision import bound_primitive_caches, choose_device
 from finetune.processes import (
     is_main_process,
@@ -35,6 +37,7 @@ from finetune.provenance import collect_provenance
 from finetune.recipe import FinetuneRecipe
 from finetune.resumable import BEST, load_weights
 from finetune.train_loop import train_to_end
+from finetune.trained_weights import save_trained
 from finetune.trainer_setup import tokenize_rows, training_history
 from finetune.work_folder import announce_publication, clear_work, is_published, open_work
 
@@ -56,7 +59,9 @@ def finetune(recipe: FinetuneRecipe, *, overwrite: bool = False, report: Report 
         return target
     run_folder.check_target(target, overwrite=overwrite)
     job = prepare_job(recipe)
-    _report_data(job, report)
+    report_data(job.corpus.summary, report)
+    for key in recipe.adapter.unused:
+        report(f"  adapter.{key} is not used by {recipe.adapter.method}")
     work = open_work(target, job, report)
     wait_for_processes()
     set_seed(recipe.seed)
@@ -119,6 +124,8 @@ def _write_results(
     state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
     ledger = Ledger(**checkpoint.ledger)
     _save_model(model, job, folder)
+    method = job.recipe.adapter.method
+    model = as_stored(model, method, job.base, job.labels, folder / "model", job.device)
     metrics = predict_splits(job, model, folder, report)
     metrics["history"] = training_history(state)
     metrics["best"] = {
@@ -154,7 +161,7 @@ def _save_model(model: torch.nn.Module, job: Job, folder: Path) -> None:
     target = folder / "model"
     for config in getattr(model, "peft_config", {}).values():
         config.base_model_name_or_path = job.base.source
-    model.save_pretrained(target, safe_serialization=True)
+    save_trained(model, job.recipe.adapter.method, target)
     job.tokenizer.save_pretrained(target)
     getattr(model, "config", model).save_pretrained(target)
     (target / "README.md").unlink(missing_ok=True)  # PEFT's empty card
@@ -194,21 +201,3 @@ def _report_model(job: Job, model: torch.nn.Module, report: Report) -> None:
         f"{job.precision} on {job.device}, {torch.get_num_threads()} threads"
         + (f", {process_count()} processes" if process_count() > 1 else "")
     )
-
-
-def _report_data(job: Job, report: Report) -> None:
-    summary = job.corpus.summary
-    rows = ", ".join(f"{name} {part['rows']:,}" for name, part in summary["splits"].items())
-    report(f"data {summary['origin']}: {rows} rows, fingerprint {summary['fingerprint'][:12]}")
-    for name, dropped in summary["dropped"].items():
-        if dropped and (dropped["no_text"] or dropped["unknown_label"]):
-            first = "; ".join(f"line {one['row']}: {one['why']}" for one in dropped["first"])
-            report(
-                f"  dropped from {name}: {dropped['no_text']} without text, "
-                f"{dropped['unknown_label']} with an unknown label ({first})"
-            )
-    if summary["test_rows_seen_in_training"]:
-        report(
-            f"  {summary['test_rows_seen_in_training']} test rows have a text that also stands "
-            "in training: accuracy is reported with and without them"
-        )
