@@ -116,6 +116,7 @@ def _describe(
         "peak_vram_bytes": record.memory[0]["peak_vram_bytes"],
         "against_way": _speed_ratio(record, records, suite, suite.baseline or suite.ways[0].name),
         "against_method": _step_ratio(record, records, suite),
+        "step_flops": _step_flops(record) if "matrix" in record.facts else None,
         "share_of_matrix_peak": _share_of_peak(record),
     }
     return entry
@@ -162,9 +163,16 @@ def _share_of_peak(record: TrainingRecord) -> float | None:
     matrix = record.facts.get("matrix")
     if not matrix:
         return None
-    accumulation = record.recipe.training.gradient_accumulation_steps
     step_s = median_interval(_step_samples(record)).value / 1000
-    return matrix["step_flops"] * accumulation / step_s / matrix["matrix_peak"]["flops_per_s"]
+    return _step_flops(record) / step_s / matrix["matrix_peak"]["flops_per_s"]
+
+
+def _step_flops(record: TrainingRecord) -> float:
+    """Operations of a mean step: those of the counted micro-batch, for as many places."""
+    places = sum(visit["places"] for visit in record.visits)
+    steps = sum(len(visit["step_ms"]) for visit in record.visits)
+    matrix = record.facts["matrix"]
+    return matrix["flops"] / matrix["places"] * places / steps
 
 
 def _find(records: list[TrainingRecord], way: str, method: str) -> TrainingRecord | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,7 +83,8 @@ def _measure_group(
                 _start(record, workers[record.name], suite, Path(scratch) / record.name)
         alive = {one.name: one for one in group}
         seed = (suite.seed, process)
-        for number, order in enumerate(round_orders(list(alive), suite.rounds, seed)):
+        orders = itertools.islice(round_orders(list(alive), seed), suite.rounds)
+        for number, order in enumerate(orders):
             for name in order:
                 if alive[name].reason is None:
                     with _failing(alive[name], report):

@@ -106,7 +106,7 @@ def _peak_lines(cases: list[Row]) -> Iterator[str]:
     rows = [
         [
             case["name"],
-            f"{case['facts']['matrix']['step_flops'] / 1e9:,.1f}",
+            f"{case['figures']['step_flops'] / 1e9:,.1f}",
             f"{case['facts']['matrix']['matrix_peak']['flops_per_s'] / 1e9:,.1f}",
             f"{percent(case['figures']['share_of_matrix_peak'], 1)} %",
         ]

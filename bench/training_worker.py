@@ -71,12 +71,16 @@ class TrainingWorker:
         }
 
     def flops(self, message: Message) -> Message:
-        """Floating-point operations of a step's matrix products, and their peak speed here."""
+        """Operations of a micro-batch's matrix products, and their peak speed here."""
         from bench.matrix_peak import matrix_peak, step_flops
 
         inputs = self.gate.last_inputs
         flops, products = step_flops(self.trainer, inputs)
-        return {"step_flops": flops, "matrix_peak": matrix_peak(products, message["seconds"])}
+        return {
+            "flops": flops,
+            "places": inputs["attention_mask"].numel(),
+            "matrix_peak": matrix_peak(products, message["seconds"]),
+        }
 
     def plan(self, message: Message) -> Message:
         """What the planner says this recipe needs, at the shape of its largest batch."""

@@ -69,7 +69,7 @@ def test_padding_follows_the_order_of_rows(make_recipe) -> None:
         padded_tokens(make_recipe(group_by_length=on), lengths)[1] for on in (True, False)
     )
     fixed = padded_tokens(make_recipe(padding="max_length"), lengths)
-    assert grouped < 0.05 < random < fixed[1]
+    assert grouped < 0.5 * random < random < fixed[1]
     assert fixed[0] == 16 * 32
 
 
@@ -135,11 +135,13 @@ def test_the_table_names_the_lines_to_change(make_base, tmp_path: Path) -> None:
         "data: {path: absent.csv, rows: 100, validation_size: 20}\n"
         "training: {batch_size: 64, eval_batch_size: 8}\n"
     )
-    words = ["plan", str(path), "--device", "cuda", "--no-probe", "--memory"]
-    done = CliRunner().invoke(app, [*words, "555MiB"])
+    words = ["plan", str(path), "--device", "cuda", "--no-probe"]
+    asked = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    room = asked["outside_bytes"] + int(0.7 * asked["memory"]["peak_bytes"])
+    done = CliRunner().invoke(app, [*words, "--memory", str(room)])
     assert done.exit_code == 0, done.output
     assert "training.batch_size=" in done.stdout and "gradient_accumulation_steps:" in done.stdout
-    small = CliRunner().invoke(app, [*words, "512MiB"])
+    small = CliRunner().invoke(app, [*words, "--memory", str(asked["outside_bytes"])])
     assert "Nothing fits" in small.stdout
 
 
