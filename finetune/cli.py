@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from finetune.console import say, tell
 from finetune.errors import RecipeError
 from finetune.plan_command import plan_recipe
+
+if TYPE_CHECKING:
+    from finetune.speech_recipe import SpeechRecipe
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key.sub=value, e.g. training.learning_rate=1e-4")
@@ -69,10 +72,14 @@ def finetune_model(
     """Fine-tune a model as RECIPE says; writes a run folder. Cut off, the same command goes on."""
     from finetune.base import resolve_base
     from finetune.processes import divide_batch, is_main_process, launch_finetune
-    from finetune.recipe import FinetuneRecipe
-    from finetune.recipe_files import dump_recipe, load_recipe
+    from finetune.recipe_files import dump_recipe, find_recipe, load_recipe, read_yaml
+    from finetune.tasks import SPEECH, recipe_kind
 
-    resolved = load_recipe(FinetuneRecipe, recipe, overrides or ())
+    kind = recipe_kind(read_yaml(find_recipe(recipe)))
+    resolved = load_recipe(kind, recipe, overrides or ())
+    if resolved.task == SPEECH:
+        _finetune_speech(resolved, overwrite=overwrite, launch=launch)
+        return
     if launch is None and is_main_process():
         typer.echo(dump_recipe(resolved))
     resolve_base(  # before PyTorch is loaded, so that a wrong model is told at once
@@ -87,6 +94,17 @@ def finetune_model(
     from finetune.training import finetune
 
     finetune(resolved, overwrite=overwrite, report=tell)
+
+
+def _finetune_speech(recipe: SpeechRecipe, *, overwrite: bool, launch: int | None) -> None:
+    from finetune.recipe_files import dump_recipe
+
+    if launch is not None:
+        raise RecipeError("speech is trained in one process", received=f"--launch {launch}")
+    typer.echo(dump_recipe(recipe))
+    from finetune.speech_training import finetune_speech
+
+    finetune_speech(recipe, overwrite=overwrite, report=tell)
 
 
 def pretrain_model(

@@ -159,6 +159,7 @@ class ExportSection(Section):
 class FinetuneRecipe(Section):
     """One run: model, data, adapter, training; ``export`` travels with the run."""
 
+    task: Literal["text-classification"] = "text-classification"  # see finetune/tasks.py
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
     seed: Annotated[int, Field(ge=0)] = 42
     output: str = "runs/{name}"

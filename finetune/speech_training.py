@@ -1,0 +1,315 @@
+"""One readable speech run: recordings and a recipe in, a run folder out."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import set_seed
+
+from finetune import run_folder
+from finetune.adapters import count_parameters
+from finetune.audio import encode_flac
+from finetune.base import BaseModel, resolve_base
+from finetune.ctc import SpeechSettings, read_speech_settings
+from finetune.errors import DataError
+from finetune.files import publish_folder, write_json
+from finetune.precision import choose_device, choose_precision
+from finetune.progress import ProgressReport
+from finetune.provenance import collect_provenance
+from finetune.speech_batches import SpeechBatches
+from finetune.speech_data import (
+    SpeechCorpus,
+    Waves,
+    characters_of,
+    load_speech_corpus,
+    unknown_characters,
+    without_unknown,
+)
+from finetune.speech_metrics import count_errors, speech_metrics
+from finetune.speech_model import (
+    TorchFrames,
+    attach_speech_adapter,
+    build_wav2vec2,
+    load_processor,
+    load_wav2vec2,
+    make_processor,
+    prepare_training,
+)
+from finetune.speech_recipe import SpeechRecipe
+from finetune.speech_trainer import build_speech_trainer, transcribe_waves
+from finetune.tasks import SPEECH
+from finetune.trainer_setup import training_history
+
+Report = Callable[[str], None]
+EVALUATED = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class SpeechJob:
+    """What a speech run works with, once everything was found and checked."""
+
+    recipe: SpeechRecipe
+    base: BaseModel | None  # None: from scratch
+    corpus: SpeechCorpus
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The model to train, and what turns text into labels and frames into text."""
+
+    model: Any
+    tokenizer: Any
+    settings: SpeechSettings
+    new_head: bool
+    waves: dict[str, Waves]
+
+
+def finetune_speech(
+    recipe: SpeechRecipe, *, overwrite: bool = False, report: Report = print
+) -> Path:
+    """Train what the recipe says and publish the run folder, whole or not at all.
+
+    Raises RecipeError, DataError, ModelError or FolderError before anything heavy begins.
+    """
+    target = Path(recipe.folder)
+    run_folder.check_target(target, overwrite=overwrite)
+    job = _prepare_job(recipe)
+    _report_data(job, report)
+    set_seed(recipe.seed)
+    with publish_folder(target) as folder:
+        ready = _prepare_model(job, folder, report)
+        figures = _train_and_write(job, ready, folder, report)
+        run_folder.seal_run(folder, recipe, _describe_run(job, ready, figures, folder))
+    report(f"run folder {target}")
+    return target
+
+
+def _prepare_job(recipe: SpeechRecipe) -> SpeechJob:
+    """Find base model, device and data; the cheap mistakes are told first."""
+    source = recipe.model.source
+    base = resolve_base(source, recipe.model.revision) if source else None
+    device = choose_device(recipe.training.device)
+    precision = choose_precision(recipe.training.precision, device)
+    return SpeechJob(recipe, base, load_speech_corpus(recipe.data, recipe.seed), device, precision)
+
+
+def _prepare_model(job: SpeechJob, folder: Path, report: Report) -> Ready:
+    """Processor and model, written and ready to train; recordings at the model's rate."""
+    recipe, target = job.recipe, folder / "model"
+    processor = load_processor(job.base) if job.base else None
+    new_head = processor is None
+    if processor is None:
+        rate_hz = recipe.architecture.sampling_rate_hz
+        processor = make_processor(characters_of(job.corpus.train["text"]), rate_hz, target)
+    else:
+        processor.save_pretrained(target)
+    _drop_unknown(job.corpus, processor.tokenizer, report)
+    labels = len(processor.tokenizer)
+    if job.base is None:
+        blank = processor.tokenizer.pad_token_id
+        model = build_wav2vec2(recipe.architecture, labels, blank, recipe.seed)
+        model.kotune_new_modules = ["lm_head"]
+    else:
+        model = load_wav2vec2(job.base, labels=labels if new_head else None, seed=recipe.seed)
+    frozen = recipe.model.freeze_feature_encoder
+    frozen = job.base is not None if frozen is None else frozen
+    prepare_training(model, recipe.augment, frozen=frozen)
+    model.config.save_pretrained(target)
+    adapted = attach_speech_adapter(model, recipe.adapter).to(job.device)
+    settings = read_speech_settings(target, recipe.export.chunk_s, recipe.export.stride_s)
+    waves = {name: Waves(frame, settings.rate_hz) for name, frame in job.corpus.splits.items()}
+    count = count_parameters(adapted)
+    report(
+        f"{recipe.adapter.method} on {job.base.source if job.base else 'a new wav2vec2'}: "
+        f"{count.trainable:,} of {count.total:,} parameters trained, {labels} characters, "
+        f"{job.precision} on {job.device}, {torch.get_num_threads()} threads"
+    )
+    return Ready(adapted, processor.tokenizer, settings, new_head, waves)
+
+
+def _drop_unknown(corpus: SpeechCorpus, tokenizer: Any, report: Report) -> None:
+    """Characters the vocabulary lacks go from every transcript, and are told."""
+    known = set(tokenizer.get_vocab())
+    for name, frame in corpus.splits.items():
+        unknown = unknown_characters(frame["text"], known)
+        if unknown:
+            frame["text"] = [without_unknown(text, known) for text in frame["text"]]
+            told = ", ".join(f"{one!r} {count}" for one, count in sorted(unknown.items())[:10])
+            report(f"  dropped from {name}, not in the vocabulary: {told}")
+        if not any(frame["text"]):
+            raise DataError(
+                f"the model's vocabulary has no character of {name}'s transcripts",
+                received=frame["file"].iloc[0],
+                next_step="data.text_case=lower, or upper",
+            )
+
+
+def _train_and_write(job: SpeechJob, ready: Ready, folder: Path, report: Report) -> dict[str, Any]:
+    recipe, corpus = job.recipe, job.corpus
+    write_json(folder / "data.json", "kotune.data/1", corpus.summary)
+    metrics: dict[str, Any] = {}
+    if job.base is not None and not ready.new_head:
+        metrics["before"] = _measure_splits(job, ready, None, report, "before training, ")
+    batches = _training_batches(job, ready)
+    progress = ProgressReport(1, "wer")
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".checkpoints.") as checkpoints:
+        trainer = build_speech_trainer(
+            model=ready.model,
+            batches=batches,
+            validation=ready.waves["validation"],
+            references=corpus.validation["text"].tolist(),
+            settings=ready.settings,
+            training=recipe.training,
+            device=job.device,
+            precision=job.precision,
+            seed=recipe.seed,
+            checkpoints=Path(checkpoints),
+            tensorboard=folder / "tensorboard",
+            progress=progress,
+        )
+        report(f"{len(batches):,} steps of at most {recipe.training.batch_seconds:g} s of audio")
+        began = time.perf_counter()
+        trainer.train()
+        training_time_s = time.perf_counter() - began
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    _save_model(model, job, folder)
+    ready = Ready(model, ready.tokenizer, ready.settings, ready.new_head, ready.waves)
+    metrics |= _measure_splits(job, ready, folder, report, "")
+    metrics["history"] = training_history(trainer.state)
+    best = trainer.state.best_global_step or trainer.state.global_step
+    metrics["best"] = {"step": best, "wer": trainer.state.best_metric}
+    write_json(folder / "metrics.json", "kotune.metrics/1", metrics)
+    provenance = collect_provenance(recipe.seed)
+    write_json(folder / "provenance.json", "kotune.provenance/1", provenance)
+    count = count_parameters(model)
+    return {
+        "training_time_s": training_time_s,
+        "steps": trainer.state.global_step,
+        "step_times_s": [round(value, 4) for value in progress.step_times_s],
+        "parameters": {"total": count.total, "trainable": count.trainable},
+    }
+
+
+def _training_batches(job: SpeechJob, ready: Ready) -> SpeechBatches:
+    recipe, train = job.recipe, job.corpus.train
+    return SpeechBatches(
+        ready.waves["train"],
+        train["seconds"].tolist(),
+        train["text"].tolist(),
+        lambda text: ready.tokenizer(text).input_ids,
+        augment=recipe.augment,
+        masked=ready.settings.masked,
+        batch_seconds=recipe.training.batch_seconds,
+        epochs=recipe.training.epochs,
+        steps=recipe.training.max_steps,
+        seed=recipe.seed,
+        least_samples=_least_samples(ready.settings, recipe.augment.mask_time_length),
+        normalized=ready.settings.normalize,
+    )
+
+
+def _least_samples(settings: SpeechSettings, mask_time_length: int) -> int:
+    """SpecAugment refuses sequences shorter than its mask."""
+    return settings.receptive_field + (mask_time_length + 1) * settings.hop
+
+
+def _save_model(model: torch.nn.Module, job: SpeechJob, folder: Path) -> None:
+    """Adapter or model, safetensors, beside the processor and config that stand there."""
+    target = folder / "model"
+    for config in getattr(model, "peft_config", {}).values():
+        config.base_model_name_or_path = job.base.source
+    model.save_pretrained(target, safe_serialization=True)
+    (target / "README.md").unlink(missing_ok=True)  # PEFT's empty card
+
+
+def _measure_splits(
+    job: SpeechJob, ready: Ready, folder: Path | None, report: Report, when: str
+) -> dict[str, Any]:
+    """WER of validation and test in fp32; with a folder, transcripts and recordings are stored."""
+    frames, metrics = TorchFrames(ready.model, job.device), {}
+    for name in EVALUATED:
+        frame = job.corpus.splits[name]
+        transcripts = transcribe_waves(ready.waves[name], ready.settings, frames)
+        result = speech_metrics(frame["text"].tolist(), transcripts, seed=job.recipe.seed)
+        metrics[name] = result.as_dict()
+        report(f"{when}{name}: {result.describe()}")
+        if folder is not None:
+            _write_split(folder, name, frame, ready.waves[name], transcripts)
+    if folder is not None:
+        listed = job.corpus.train.drop(columns="audio")
+        run_folder.write_rows(folder, "train", listed)
+    return metrics
+
+
+def _write_split(
+    folder: Path, name: str, frame: pd.DataFrame, waves: Waves, transcripts: list[str]
+) -> None:
+    """data/<split>.parquet with the recordings as FLAC, predictions/<split>.parquet."""
+    audio = [encode_flac(waves[place], waves.rate_hz) for place in range(len(waves))]
+    run_folder.write_rows(folder, name, frame.assign(audio=audio))
+    counts = count_errors(frame["text"].tolist(), transcripts)
+    table = pd.DataFrame(
+        {
+            "row": frame["row"].to_numpy(),
+            "reference": frame["text"].to_numpy(),
+            "transcript": transcripts,
+            "words": counts.words,
+            "word_errors": counts.word_errors,
+            "characters": counts.characters,
+            "character_errors": counts.character_errors,
+        }
+    )
+    (folder / "predictions").mkdir(exist_ok=True)
+    table.to_parquet(folder / "predictions" / f"{name}.parquet", index=False)
+
+
+def _describe_run(
+    job: SpeechJob, ready: Ready, figures: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    recipe = job.recipe
+    base = job.base or BaseModel("from scratch", "", random_weights=True, seed=recipe.seed)
+    weights = list((folder / "model").glob("*.safetensors"))
+    return {
+        "name": recipe.name,
+        "task": SPEECH,
+        "method": recipe.adapter.method,
+        "base": base.as_dict(),
+        "labels": list(ready.settings.labels),
+        "max_length": None,
+        "sampling_rate_hz": ready.settings.rate_hz,
+        "chunk_s": ready.settings.chunk_s,
+        "stride_s": ready.settings.stride_s,
+        "new_head": ready.new_head,
+        "device": job.device,
+        "precision": job.precision,
+        "evaluation_precision": "fp32",
+        "threads": torch.get_num_threads(),
+        "data_fingerprint": job.corpus.summary["fingerprint"],
+        "weights_bytes": sum(path.stat().st_size for path in weights),
+        **figures,
+    }
+
+
+def _report_data(job: SpeechJob, report: Report) -> None:
+    summary = job.corpus.summary
+    rows = ", ".join(
+        f"{name} {part['rows']:,} ({part['seconds'] / 60:.1f} min)"
+        for name, part in summary["splits"].items()
+    )
+    report(f"data {summary['origin']}: {rows}, fingerprint {summary['fingerprint'][:12]}")
+    for name, dropped in summary["dropped"].items():
+        if any(dropped[key] for key in ("no_text", "too_long", "unreadable")):
+            first = "; ".join(f"line {one['row']}: {one['why']}" for one in dropped["first"])
+            report(
+                f"  dropped from {name}: {dropped['no_text']} without text, {dropped['too_long']} "
+                f"too long, {dropped['unreadable']} unreadable ({first or '–'})"
+            )
