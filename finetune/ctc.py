@@ -151,15 +151,13 @@ def cut_chunks(blocks: Iterable[np.ndarray], settings: SpeechSettings) -> Iterat
         yield Chunk(buffer, first, None)
 
 
-def transcribe_blocks(
+def stream_ids(
     blocks: Iterable[np.ndarray], settings: SpeechSettings, frames: Frames
-) -> str:
-    """Text of one recording of any length, ``frames`` being the model."""
-    ids = [np.zeros(0, dtype=np.int64)]
+) -> Iterator[np.ndarray]:
+    """Best labels of the frames of one recording, chunk after chunk, ``frames`` the model."""
     for chunk in cut_chunks(blocks, settings):
         logits = run_batch([chunk.samples], settings, frames)[0]
-        ids.append(logits[chunk.first : chunk.last].argmax(axis=-1))
-    return decode_ids(np.concatenate(ids), settings)
+        yield logits[chunk.first : chunk.last].argmax(axis=-1)
 
 
 def run_batch(

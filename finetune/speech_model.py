@@ -196,6 +196,29 @@ def run_settings(run: Run) -> SpeechSettings:
     return read_speech_settings(run.folder / "model", run.info["chunk_s"], run.info["stride_s"])
 
 
+def read_model_settings(base: BaseModel, chunk_s: float, stride_s: float) -> SpeechSettings:
+    """Inference settings of a model folder or hub id; raises ModelError."""
+    folder = Path(base.location)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        found = snapshot_download(
+            base.location,
+            revision=base.revision,
+            allow_patterns=["*config.json", "vocab.json"],
+            local_files_only=base.local_only,
+        )
+        folder = Path(found)
+    try:
+        return read_speech_settings(folder, chunk_s, stride_s)
+    except (OSError, ValueError, KeyError) as fault:
+        raise ModelError(
+            "the model's folder does not say how it takes audio",
+            received=f"{base.source}: {fault}",
+            allowed="config.json, preprocessor_config.json, tokenizer_config.json, vocab.json",
+        ) from fault
+
+
 class TorchFrames:
     """A PyTorch wav2vec2 as a function: values (n, samples), mask → logits (n, frames, labels)."""
 

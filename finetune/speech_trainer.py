@@ -17,13 +17,14 @@ from transformers import (
 )
 
 from finetune.audio import to_float
-from finetune.ctc import SpeechSettings, decode_ids, run_many
+from finetune.ctc import SpeechSettings
 from finetune.progress import EvaluateLastStep, ProgressReport
 from finetune.speech_batches import Batch, SpeechBatches
 from finetune.speech_data import Waves
 from finetune.speech_metrics import word_error_rate
 from finetune.speech_model import TorchFrames
 from finetune.speech_recipe import SpeechTrainingSection
+from finetune.transcription import transcribe_waves
 
 
 class CtcTrainer(Trainer):
@@ -44,7 +45,7 @@ class CtcTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         frames = TorchFrames(model, self.args.device.type, precision)
-        transcripts = transcribe_waves(self.eval_dataset, self.settings, frames)
+        transcripts = transcribe_stored(self.eval_dataset, self.settings, frames)
         model.train(was_training)
         metrics = {f"{metric_key_prefix}_wer": word_error_rate(self.references, transcripts)}
         self.log(metrics)
@@ -54,13 +55,11 @@ class CtcTrainer(Trainer):
         return metrics
 
 
-def transcribe_waves(waves: Waves, settings: SpeechSettings, frames: TorchFrames) -> list[str]:
+def transcribe_stored(waves: Waves, settings: SpeechSettings, frames: TorchFrames) -> list[str]:
     """Text of each recording, in order; each as a whole, in batches by length."""
-    samples = [to_float(waves[place]) for place in range(len(waves))]
-    return [
-        decode_ids(logits.argmax(axis=-1), settings)
-        for logits in run_many(samples, settings, frames)
-    ]
+    return transcribe_waves(
+        [to_float(waves[place]) for place in range(len(waves))], settings, frames
+    )
 
 
 def build_speech_trainer(

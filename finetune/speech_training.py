@@ -43,7 +43,7 @@ from finetune.speech_model import (
     prepare_training,
 )
 from finetune.speech_recipe import SpeechRecipe
-from finetune.speech_trainer import build_speech_trainer, transcribe_waves
+from finetune.speech_trainer import build_speech_trainer, transcribe_stored
 from finetune.tasks import SPEECH
 from finetune.trainer_setup import training_history
 
@@ -238,7 +238,7 @@ def _measure_splits(
     frames, metrics = TorchFrames(ready.model, job.device), {}
     for name in EVALUATED:
         frame = job.corpus.splits[name]
-        transcripts = transcribe_waves(ready.waves[name], ready.settings, frames)
+        transcripts = transcribe_stored(ready.waves[name], ready.settings, frames)
         result = speech_metrics(frame["text"].tolist(), transcripts, seed=job.recipe.seed)
         metrics[name] = result.as_dict()
         report(f"{when}{name}: {result.describe()}")
