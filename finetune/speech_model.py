@@ -146,6 +146,9 @@ def prepare_training(model: PreTrainedModel, augment: AugmentSection, *, frozen:
     config.mask_time_prob = augment.mask_time_probability
     config.mask_time_length = augment.mask_time_length
     config.mask_time_min_masks = 0
+    if config.apply_spec_augment and not hasattr(model.wav2vec2, "masked_spec_embed"):
+        embedding = torch.empty(config.hidden_size).uniform_()  # left out at probability 0
+        model.wav2vec2.masked_spec_embed = torch.nn.Parameter(embedding)
     config.ctc_loss_reduction, config.ctc_zero_infinity = "mean", True
     if frozen:
         model.freeze_feature_encoder()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,61 +14,22 @@ from transformers import set_seed
 from finetune import run_folder
 from finetune.adapters import count_parameters
 from finetune.audio import encode_flac
-from finetune.base import BaseModel, resolve_base
-from finetune.ctc import SpeechSettings, read_speech_settings
-from finetune.errors import DataError
+from finetune.base import BaseModel
+from finetune.ctc import SpeechSettings
 from finetune.files import publish_folder, write_json
-from finetune.precision import choose_device, choose_precision
 from finetune.progress import ProgressReport
 from finetune.provenance import collect_provenance
 from finetune.speech_batches import SpeechBatches
-from finetune.speech_data import (
-    SpeechCorpus,
-    Waves,
-    characters_of,
-    load_speech_corpus,
-    unknown_characters,
-    without_unknown,
-)
+from finetune.speech_data import Waves
+from finetune.speech_job import Ready, Report, SpeechJob, prepare_job, prepare_model
 from finetune.speech_metrics import count_errors, speech_metrics
-from finetune.speech_model import (
-    TorchFrames,
-    attach_speech_adapter,
-    build_wav2vec2,
-    load_processor,
-    load_wav2vec2,
-    make_processor,
-    prepare_training,
-)
+from finetune.speech_model import TorchFrames
 from finetune.speech_recipe import SpeechRecipe
 from finetune.speech_trainer import build_speech_trainer, transcribe_stored
 from finetune.tasks import SPEECH
 from finetune.trainer_setup import training_history
 
-Report = Callable[[str], None]
 EVALUATED = ("validation", "test")
-
-
-@dataclass(frozen=True)
-class SpeechJob:
-    """What a speech run works with, once everything was found and checked."""
-
-    recipe: SpeechRecipe
-    base: BaseModel | None  # None: from scratch
-    corpus: SpeechCorpus
-    device: str
-    precision: str
-
-
-@dataclass(frozen=True)
-class Ready:
-    """The model to train, and what turns text into labels and frames into text."""
-
-    model: Any
-    tokenizer: Any
-    settings: SpeechSettings
-    new_head: bool
-    waves: dict[str, Waves]
 
 
 def finetune_speech(
@@ -82,75 +41,15 @@ def finetune_speech(
     """
     target = Path(recipe.folder)
     run_folder.check_target(target, overwrite=overwrite)
-    job = _prepare_job(recipe)
+    job = prepare_job(recipe)
     _report_data(job, report)
     set_seed(recipe.seed)
     with publish_folder(target) as folder:
-        ready = _prepare_model(job, folder, report)
+        ready = prepare_model(job, folder, report)
         figures = _train_and_write(job, ready, folder, report)
         run_folder.seal_run(folder, recipe, _describe_run(job, ready, figures, folder))
     report(f"run folder {target}")
     return target
-
-
-def _prepare_job(recipe: SpeechRecipe) -> SpeechJob:
-    """Find base model, device and data; the cheap mistakes are told first."""
-    source = recipe.model.source
-    base = resolve_base(source, recipe.model.revision) if source else None
-    device = choose_device(recipe.training.device)
-    precision = choose_precision(recipe.training.precision, device)
-    return SpeechJob(recipe, base, load_speech_corpus(recipe.data, recipe.seed), device, precision)
-
-
-def _prepare_model(job: SpeechJob, folder: Path, report: Report) -> Ready:
-    """Processor and model, written and ready to train; recordings at the model's rate."""
-    recipe, target = job.recipe, folder / "model"
-    processor = load_processor(job.base) if job.base else None
-    new_head = processor is None
-    if processor is None:
-        rate_hz = recipe.architecture.sampling_rate_hz
-        processor = make_processor(characters_of(job.corpus.train["text"]), rate_hz, target)
-    else:
-        processor.save_pretrained(target)
-    _drop_unknown(job.corpus, processor.tokenizer, report)
-    labels = len(processor.tokenizer)
-    if job.base is None:
-        blank = processor.tokenizer.pad_token_id
-        model = build_wav2vec2(recipe.architecture, labels, blank, recipe.seed)
-        model.kotune_new_modules = ["lm_head"]
-    else:
-        model = load_wav2vec2(job.base, labels=labels if new_head else None, seed=recipe.seed)
-    frozen = recipe.model.freeze_feature_encoder
-    frozen = job.base is not None if frozen is None else frozen
-    prepare_training(model, recipe.augment, frozen=frozen)
-    model.config.save_pretrained(target)
-    adapted = attach_speech_adapter(model, recipe.adapter).to(job.device)
-    settings = read_speech_settings(target, recipe.export.chunk_s, recipe.export.stride_s)
-    waves = {name: Waves(frame, settings.rate_hz) for name, frame in job.corpus.splits.items()}
-    count = count_parameters(adapted)
-    report(
-        f"{recipe.adapter.method} on {job.base.source if job.base else 'a new wav2vec2'}: "
-        f"{count.trainable:,} of {count.total:,} parameters trained, {labels} characters, "
-        f"{job.precision} on {job.device}, {torch.get_num_threads()} threads"
-    )
-    return Ready(adapted, processor.tokenizer, settings, new_head, waves)
-
-
-def _drop_unknown(corpus: SpeechCorpus, tokenizer: Any, report: Report) -> None:
-    """Characters the vocabulary lacks go from every transcript, and are told."""
-    known = set(tokenizer.get_vocab())
-    for name, frame in corpus.splits.items():
-        unknown = unknown_characters(frame["text"], known)
-        if unknown:
-            frame["text"] = [without_unknown(text, known) for text in frame["text"]]
-            told = ", ".join(f"{one!r} {count}" for one, count in sorted(unknown.items())[:10])
-            report(f"  dropped from {name}, not in the vocabulary: {told}")
-        if not any(frame["text"]):
-            raise DataError(
-                f"the model's vocabulary has no character of {name}'s transcripts",
-                received=frame["file"].iloc[0],
-                next_step="data.text_case=lower, or upper",
-            )
 
 
 def _train_and_write(job: SpeechJob, ready: Ready, folder: Path, report: Report) -> dict[str, Any]:

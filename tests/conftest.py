@@ -177,6 +177,12 @@ def e5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def speech_folder() -> Path:
+    """The folder with the spoken digits' train/ and test/ (KOTUNE_SPEECH)."""
+    return named_folder("KOTUNE_SPEECH")
+
+
+@pytest.fixture(scope="session")
 def tones_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train/ and test/ of a language of four tones (tests/tones.py)."""
     from tones import write_folder

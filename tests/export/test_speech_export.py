@@ -243,3 +243,35 @@ def test_an_empty_stream_is_no_text(tones_run) -> None:
     run = open_run(tones_run)
     frames = TorchFrames(load_trained_speech(run))
     assert transcribe_blocks([], run_settings(run), frames) == ""
+
+
+def test_a_three_hour_file_needs_the_memory_of_a_chunk(tones_artifact, tmp_path) -> None:
+    """Three hours at 8 kHz: 346 MB of float32 samples, were they held at once."""
+    hours, rate_hz = 3, RATE_HZ
+    path = tmp_path / "three-hours.flac"
+    minute = np.zeros(60 * rate_hz, dtype=np.float32)
+    tones = sing("ABC DA", rate_hz)
+    minute[: len(tones)] = tones
+    with soundfile.SoundFile(path, "w", rate_hz, 1, subtype="PCM_16") as file:
+        for _ in range(hours * 60):
+            file.write(minute)
+    code = (
+        "import sys\n"
+        "from bench.timing import peak_memory_bytes\n"
+        "from export.speech_runtime import OnnxTranscriber\n"
+        "transcriber = OnnxTranscriber(sys.argv[1], 'fp32', threads=1)\n"
+        "transcriber(sys.argv[2])\n"
+        "before = peak_memory_bytes()\n"
+        "text = transcriber(sys.argv[3])\n"
+        "print(peak_memory_bytes() - before, len(text.replace(' ', '')))\n"
+    )
+    short = tmp_path / "minute.wav"
+    soundfile.write(short, minute, rate_hz)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tones_artifact, short, path],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    grown, letters = map(int, done.stdout.split())
+    assert grown < 60_000_000
+    assert abs(letters - 6 * 60 * hours + 60 * hours) <= 0.1 * 5 * 60 * hours

@@ -1,0 +1,212 @@
+"""The story of a speech benchmark: a run and its artifact in, a report folder out."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from bench.benchmark import available_cores, check_target, warn_if_busy
+from bench.driver import WorkerFailed, WorkerProcess
+from bench.report.speech import SCHEMA, write_speech_report
+from bench.speech_settings import SpeechBenchSection
+from bench.speech_variants import (
+    SpeechVariant,
+    base_variants,
+    conv_variants,
+    open_speech_pair,
+    trained_variants,
+)
+from bench.timing import round_orders
+from export.artifact_folder import MANIFEST
+from finetune.audio import read_audio
+from finetune.errors import GateError
+from finetune.files import write_json
+from finetune.provenance import collect_provenance
+from finetune.recipe_files import apply_overrides, check_recipe
+from finetune.run_folder import Run, read_rows
+from finetune.tasks import SPEECH
+
+Report = Callable[[str], None]
+
+
+@dataclass
+class Measured:
+    """What was measured of one variant; ``latency`` by length in seconds, a list a round."""
+
+    load_s: float | None = None
+    first_call_ms: float | None = None
+    peak_memory_bytes: int | None = None
+    latency: dict[str, list[list[float]]] = field(default_factory=dict)
+    transcripts: list[str] = field(default_factory=list)
+    reason: str | None = None
+
+
+def is_speech(folders: Sequence[str]) -> bool:
+    """Whether any of the folders is a run or artifact that transcribes."""
+    for folder in folders:
+        for name in ("run.json", MANIFEST):
+            path = Path(folder) / name
+            if path.is_file() and json.loads(path.read_text("utf-8")).get("task") == SPEECH:
+                return True
+    return False
+
+
+def run_speech_benchmark(
+    folders: Sequence[str],
+    overrides: Sequence[str],
+    output: Path | None,
+    *,
+    report: Report = print,
+) -> Path:
+    """Measure every variant; write ``output``/results.json and its report; the report's path.
+
+    Raises FolderError or RecipeError before anything is measured.
+    """
+    plain = [override.removeprefix("bench.") for override in overrides]
+    settings = check_recipe(SpeechBenchSection, apply_overrides({}, plain), "bench")
+    run, artifact = open_speech_pair([Path(folder) for folder in folders])
+    output = output or Path("reports") / run.name
+    check_target(output)
+    warn_if_busy(report)
+    threads = settings.threads or available_cores()
+    with tempfile.TemporaryDirectory(prefix="kotune-bench-") as name:
+        scratch = Path(name)
+        variants = trained_variants(run, artifact)
+        baselines = {run.method: variants[0].name}
+        if settings.base_size:
+            report("making base-960h's architecture with random weights")
+            base = base_variants(scratch)
+            baselines["base"] = base[0].name
+            variants += base
+        if settings.conv_ablation:
+            variants += conv_variants(variants, scratch)
+        recordings = write_recordings(run, settings, scratch)
+        measured = measure_speech(variants, recordings, settings, threads, report)
+    content = {
+        "name": output.name,
+        "environment": collect_provenance(settings.seed),
+        "settings": {**settings.model_dump(mode="json"), "threads": threads},
+        "run": {"name": run.name, "method": run.method, "parameters": run.info["parameters"]},
+        "baselines": baselines,
+        "references": recordings.references,
+        "variants": [describe(one, measured[one.name]) for one in variants],
+    }
+    write_json(output / "results.json", SCHEMA, content)
+    if all(one.reason for one in measured.values()):
+        raise GateError("no variant could be measured", next_step=str(output / "results.json"))
+    return write_speech_report(output)
+
+
+@dataclass(frozen=True)
+class BenchRecordings:
+    """Files that all workers read: timed ones by length, test ones with their references."""
+
+    timed: dict[str, str]
+    test: list[str]
+    references: list[str]
+
+
+def write_recordings(run: Run, settings: SpeechBenchSection, scratch: Path) -> BenchRecordings:
+    """The run's test recordings as files, and joined to the lengths that are timed."""
+    rows = read_rows(run, "test")
+    if settings.test_rows is not None:
+        rows = rows.iloc[: settings.test_rows]
+    rate_hz = run.info["sampling_rate_hz"]
+    waves = [read_audio(audio, rate_hz) for audio in rows["audio"]]
+    test = []
+    for place, audio in enumerate(rows["audio"]):
+        path = scratch / f"test-{place}.flac"
+        path.write_bytes(audio)
+        test.append(str(path))
+    joined = np.concatenate(waves)
+    timed = {}
+    for seconds in settings.lengths_s:
+        path = scratch / f"timed-{seconds:g}.wav"
+        soundfile.write(path, np.resize(joined, int(seconds * rate_hz)), rate_hz, subtype="PCM_16")
+        timed[f"{seconds:g}"] = str(path)
+    return BenchRecordings(timed, test, rows["text"].tolist())
+
+
+def measure_speech(
+    variants: Sequence[SpeechVariant],
+    recordings: BenchRecordings,
+    settings: SpeechBenchSection,
+    threads: int,
+    report: Report,
+) -> dict[str, Measured]:
+    """Each variant in a process of its own, visited in rounds of random order, all others asleep.
+
+    A variant whose worker raises, dies or falls silent gets a ``reason``; the others go on.
+    """
+    results = {one.name: Measured() for one in variants}
+    workers: dict[str, WorkerProcess] = {}
+
+    def attempt(name: str, action: Callable[[str], None]) -> None:
+        try:
+            action(name)
+        except WorkerFailed as fault:
+            results[name].reason = str(fault)
+            workers.pop(name).close()
+            report(f"  {name} failed: {fault}")
+
+    def load(one: SpeechVariant) -> None:
+        workers[one.name] = WorkerProcess(threads, settings.call_timeout_s, "bench.speech_worker")
+        told = workers[one.name].ask(
+            "load", variant=one.as_job(), threads=threads, file=recordings.test[0]
+        )
+        results[one.name].load_s, results[one.name].first_call_ms = (
+            told["load_s"],
+            told["first_call_ms"],
+        )
+        report(f"  {one.name}: loaded in {told['load_s']:.2f} s")
+
+    def visit(name: str) -> None:
+        for seconds, file in recordings.timed.items():
+            told = workers[name].ask("latency", file=file, calls=settings.calls)
+            results[name].latency.setdefault(seconds, []).append(told["samples_ms"])
+
+    def finish(one: SpeechVariant) -> None:
+        told = workers[one.name].ask("memory")
+        results[one.name].peak_memory_bytes = told["peak_memory_bytes"]
+        if one.group != "base":
+            told = workers[one.name].ask("transcribe", files=recordings.test)
+            results[one.name].transcripts = told["transcripts"]
+
+    try:
+        for one in variants:
+            attempt(one.name, lambda _, one=one: load(one))
+        for number, order in enumerate(
+            round_orders([one.name for one in variants], settings.rounds, (settings.seed,)), 1
+        ):
+            for name in order:
+                if name in workers:
+                    attempt(name, visit)
+            report(f"round {number}/{settings.rounds}")
+        for one in variants:
+            if one.name in workers:
+                attempt(one.name, lambda _, one=one: finish(one))
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return results
+
+
+def describe(variant: SpeechVariant, measured: Measured) -> dict[str, Any]:
+    """A variant's entry of results.json."""
+    return {
+        "name": variant.name,
+        "group": variant.group,
+        "runtime": variant.runtime,
+        "precision": variant.precision,
+        "description": variant.description,
+        "size_bytes": variant.size_bytes,
+        "status": "failed" if measured.reason else "ok",
+        **vars(measured),
+    }
