@@ -145,57 +145,69 @@ def measure_speech(
 
     A variant whose worker raises, dies or falls silent gets a ``reason``; the others go on.
     """
-    results = {one.name: Measured() for one in variants}
-    workers: dict[str, WorkerProcess] = {}
-
-    def attempt(name: str, action: Callable[[str], None]) -> None:
-        try:
-            action(name)
-        except WorkerFailed as fault:
-            results[name].reason = str(fault)
-            workers.pop(name).close()
-            report(f"  {name} failed: {fault}")
-
-    def load(one: SpeechVariant) -> None:
-        workers[one.name] = WorkerProcess(threads, settings.call_timeout_s, "bench.speech_worker")
-        told = workers[one.name].ask(
-            "load", variant=one.as_job(), threads=threads, file=recordings.test[0]
-        )
-        results[one.name].load_s, results[one.name].first_call_ms = (
-            told["load_s"],
-            told["first_call_ms"],
-        )
-        report(f"  {one.name}: loaded in {told['load_s']:.2f} s")
-
-    def visit(name: str) -> None:
-        for seconds, file in recordings.timed.items():
-            told = workers[name].ask("latency", file=file, calls=settings.calls)
-            results[name].latency.setdefault(seconds, []).append(told["samples_ms"])
-
-    def finish(one: SpeechVariant) -> None:
-        told = workers[one.name].ask("memory")
-        results[one.name].peak_memory_bytes = told["peak_memory_bytes"]
-        if one.group != "base":
-            told = workers[one.name].ask("transcribe", files=recordings.test)
-            results[one.name].transcripts = told["transcripts"]
-
+    bench = _Bench(recordings, settings, threads, report)
+    names = [one.name for one in variants]
     try:
         for one in variants:
-            attempt(one.name, lambda _, one=one: load(one))
-        for number, order in enumerate(
-            round_orders([one.name for one in variants], settings.rounds, (settings.seed,)), 1
-        ):
+            bench.attempt(one.name, lambda one=one: bench.load(one))
+        orders = round_orders(names, settings.rounds, (settings.seed,))
+        for number, order in enumerate(orders, start=1):
             for name in order:
-                if name in workers:
-                    attempt(name, visit)
+                bench.attempt(name, lambda name=name: bench.visit(name))
             report(f"round {number}/{settings.rounds}")
         for one in variants:
-            if one.name in workers:
-                attempt(one.name, lambda _, one=one: finish(one))
+            bench.attempt(one.name, lambda one=one: bench.finish(one))
     finally:
-        for worker in workers.values():
+        for worker in bench.workers.values():
             worker.close()
-    return results
+    return bench.results
+
+
+@dataclass
+class _Bench:
+    """The variants that are alive, and what was measured of all."""
+
+    recordings: BenchRecordings
+    settings: SpeechBenchSection
+    threads: int
+    report: Report
+    workers: dict[str, WorkerProcess] = field(default_factory=dict)
+    results: dict[str, Measured] = field(default_factory=dict)
+
+    def attempt(self, name: str, action: Callable[[], None]) -> None:
+        """Do something with one worker; where that fails, the variant has failed."""
+        if self.results.setdefault(name, Measured()).reason:
+            return
+        try:
+            action()
+        except WorkerFailed as fault:
+            self.results[name].reason = str(fault)
+            self.workers.pop(name).close()
+            self.report(f"  {name} failed: {fault}")
+
+    def load(self, one: SpeechVariant) -> None:
+        """Start the process and load the model in it."""
+        worker = WorkerProcess(self.threads, self.settings.call_timeout_s, "bench.speech_worker")
+        self.workers[one.name] = worker
+        told = worker.ask(
+            "load", variant=one.as_job(), threads=self.threads, file=self.recordings.test[0]
+        )
+        result = self.results[one.name]
+        result.load_s, result.first_call_ms = told["load_s"], told["first_call_ms"]
+        self.report(f"  {one.name}: loaded in {told['load_s']:.2f} s")
+
+    def visit(self, name: str) -> None:
+        """One round: every length of audio."""
+        for seconds, file in self.recordings.timed.items():
+            told = self.workers[name].ask("latency", file=file, calls=self.settings.calls)
+            self.results[name].latency.setdefault(seconds, []).append(told["samples_ms"])
+
+    def finish(self, one: SpeechVariant) -> None:
+        """Peak memory, then the test recordings; random weights say nothing worth reading."""
+        worker, result = self.workers[one.name], self.results[one.name]
+        result.peak_memory_bytes = worker.ask("memory")["peak_memory_bytes"]
+        if one.group != "base":
+            result.transcripts = worker.ask("transcribe", files=self.recordings.test)["transcripts"]
 
 
 def describe(variant: SpeechVariant, measured: Measured) -> dict[str, Any]:

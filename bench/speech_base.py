@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from export.artifact_folder import write_draft
-from export.quantize import host_instruction_set, quantize_dynamic
+from export.processor import host_instruction_set
+from export.quantize import quantize_dynamic
 from export.speech import FP32_FILE, HEAD, INT8_FILE
 from finetune.ctc import CHUNK_S, STRIDE_S
 from finetune.tasks import SPEECH

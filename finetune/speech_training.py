@@ -17,6 +17,7 @@ from finetune.audio import encode_flac
 from finetune.base import BaseModel
 from finetune.ctc import SpeechSettings
 from finetune.files import publish_folder, write_json
+from finetune.ledger import Ledger
 from finetune.progress import ProgressReport
 from finetune.provenance import collect_provenance
 from finetune.speech_batches import SpeechBatches
@@ -59,7 +60,7 @@ def _train_and_write(job: SpeechJob, ready: Ready, folder: Path, report: Report)
     if job.base is not None and not ready.new_head:
         metrics["before"] = _measure_splits(job, ready, None, report, "before training, ")
     batches = _training_batches(job, ready)
-    progress = ProgressReport(1, "wer")
+    ledger = Ledger(micro_batch=1, accumulation=recipe.training.gradient_accumulation_steps)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".checkpoints.") as checkpoints:
         trainer = build_speech_trainer(
             model=ready.model,
@@ -73,7 +74,7 @@ def _train_and_write(job: SpeechJob, ready: Ready, folder: Path, report: Report)
             seed=recipe.seed,
             checkpoints=Path(checkpoints),
             tensorboard=folder / "tensorboard",
-            progress=progress,
+            progress=ProgressReport(ledger, "wer"),
         )
         report(f"{len(batches):,} steps of at most {recipe.training.batch_seconds:g} s of audio")
         began = time.perf_counter()
@@ -93,7 +94,8 @@ def _train_and_write(job: SpeechJob, ready: Ready, folder: Path, report: Report)
     return {
         "training_time_s": training_time_s,
         "steps": trainer.state.global_step,
-        "step_times_s": [round(value, 4) for value in progress.step_times_s],
+        "step_times_s": ledger.step_times_s,
+        "peak_training_memory_bytes": ledger.peak_memory_bytes,
         "parameters": {"total": count.total, "trainable": count.trainable},
     }
 

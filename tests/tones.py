@@ -58,7 +58,7 @@ def tones_recipe(data: Path, output: Path, **changes: Any) -> dict[str, Any]:
             "conv_dim": [32, 48],
             "conv_kernel": [40, 24],
             "conv_stride": [20, 16],
-            "position_kernel": 32,
+            "position_kernel": 8,
             "position_groups": 4,
             "dropout": 0.0,
         },
