@@ -7,6 +7,7 @@ from pathlib import Path
 from export.artifact_folder import write_draft
 from export.processor import host_instruction_set
 from export.quantize import quantize_dynamic
+from export.quiet import quiet_libraries
 from export.speech import FP32_FILE, HEAD, INT8_FILE
 from finetune.ctc import CHUNK_S, STRIDE_S
 from finetune.tasks import SPEECH
@@ -59,12 +60,13 @@ def quantize_convolutions(source: Path, target: Path) -> None:
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as ort_quantize_dynamic
 
-    ort_quantize_dynamic(
-        source,
-        target,
-        op_types_to_quantize=["MatMul", "Conv"],
-        per_channel=False,  # ConvInteger takes one scale
-        reduce_range=host_instruction_set().reduce_range,
-        weight_type=QuantType.QUInt8,
-        extra_options={"DefaultTensorType": 1},
-    )
+    with quiet_libraries(""):  # it asks for a pre-processing that changes nothing here
+        ort_quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul", "Conv"],
+            per_channel=False,  # ConvInteger takes one scale
+            reduce_range=host_instruction_set().reduce_range,
+            weight_type=QuantType.QUInt8,
+            extra_options={"DefaultTensorType": 1},
+        )

@@ -89,6 +89,7 @@ def build_wav2vec2(
             final_dropout=0.0,
             layerdrop=0.0,
             apply_spec_augment=False,
+            mask_time_prob=0.0,  # prepare_training turns masks on
             ctc_loss_reduction="mean",
             ctc_zero_infinity=True,
         )
