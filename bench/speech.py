@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from bench.benchmark import available_cores, check_target, warn_if_busy
+from bench.benchmark import check_target, warn_if_busy
 from bench.driver import WorkerFailed, WorkerProcess
 from bench.report.speech import SCHEMA, write_speech_report
 from bench.speech_settings import SpeechBenchSection
@@ -25,6 +25,7 @@ from bench.speech_variants import (
 )
 from bench.timing import round_orders
 from export.artifact_folder import MANIFEST
+from export.processor import available_cores
 from finetune.audio import read_audio
 from finetune.errors import GateError
 from finetune.files import write_json
