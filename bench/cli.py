@@ -73,9 +73,15 @@ def bench_command(
             overrides = [*overrides, f"output={output}"]
         _run_suite(folders[0], overrides, measure_again=True)
         return
-    from bench.benchmark import run_benchmark
+    from bench.speech import is_speech, run_speech_benchmark
 
     _end_cleanly()
+    if is_speech(folders):
+        page = run_speech_benchmark(folders, overrides, output, report=_report)
+        say(f"[bold]{page}[/]")
+        return
+    from bench.benchmark import run_benchmark
+
     settings = folder_settings(overrides)
     target = output or Path("reports") / "-".join(Path(folder).name for folder in folders)
     page = run_benchmark(folders, settings, target, report=_report)

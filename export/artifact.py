@@ -34,6 +34,7 @@ from finetune.provenance import collect_provenance
 from finetune.recipe import ExportSection, FinetuneRecipe
 from finetune.recipe_files import apply_overrides, check_recipe
 from finetune.run_folder import Run, open_run
+from finetune.speech_recipe import SpeechExportSection, SpeechRecipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,6 +69,10 @@ def export_run(
     and GateError is raised. Raises KotuneError for wrong input; then nothing is written.
     """
     run = open_run(run_folder)
+    if run.is_speech:
+        from export.speech import export_speech_run
+
+        return export_speech_run(run, target, overrides=overrides, report=report)
     settings = export_settings(run.recipe, overrides)
     target = Path(target) if target is not None else Path("artifacts") / run.name
     check_target(target)
@@ -88,7 +93,9 @@ def export_run(
     return open_artifact(published, verify=False)
 
 
-def export_settings(recipe: FinetuneRecipe, overrides: Sequence[str]) -> ExportSection:
+def export_settings(
+    recipe: FinetuneRecipe | SpeechRecipe, overrides: Sequence[str]
+) -> ExportSection | SpeechExportSection:
     """The recipe's export section with ``key=value`` or ``export.key=value`` applied."""
     named = []
     for override in overrides:
@@ -97,11 +104,11 @@ def export_settings(recipe: FinetuneRecipe, overrides: Sequence[str]) -> ExportS
             raise RecipeError(
                 "only the export section can be changed when exporting",
                 received=override,
-                allowed=", ".join(f"export.{name}" for name in ExportSection.model_fields),
+                allowed=", ".join(f"export.{name}" for name in type(recipe.export).model_fields),
             )
         named.append(override if "." in key else f"export.{override}")
     content = apply_overrides(recipe.model_dump(mode="json"), named)
-    return check_recipe(FinetuneRecipe, content, "export").export
+    return check_recipe(type(recipe), content, "export").export
 
 
 def _build(run: Run, settings: ExportSection, ladder: Ladder, folder: Path) -> None:

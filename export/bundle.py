@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.files import write_text
 
-PARTS = ("manifest", "processor", "openvino_session", "runtime", "runtime_cli")
-PACKAGES = ("numpy", "onnxruntime", "tokenizers")
+ROOT = Path(__file__).parent.parent
 HEADER = '''"""Label texts with the model in this folder. Needs numpy, onnxruntime and tokenizers.
 
     python predict.py "영화 정말 재미있어요"      # label, score, text
@@ -21,34 +21,85 @@ HEADER = '''"""Label texts with the model in this folder. Needs numpy, onnxrunti
 Written by kotune, of its export/runtime.py and the modules that needs; MIT license.
 """
 '''
+SPEECH_HEADER = '''"""Transcribe audio with the model in this folder.
+
+Needs numpy, onnxruntime, soundfile and soxr.
+
+    python predict.py recording.wav talk.mp3   # file, text; any rate, channels and length
+
+    from predict import OnnxTranscriber
+    OnnxTranscriber(".")("recording.wav")      # "ONE TWO THREE"
+
+Written by kotune, of its export/speech_runtime.py and the modules that needs; MIT license.
+"""
+'''
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Modules that make one file, later ones using earlier ones, and the packages they need."""
+
+    header: str
+    parts: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
+TEXT = Bundle(
+    HEADER,
+    (
+        "export/manifest",
+        "export/processor",
+        "export/openvino_session",
+        "export/session",
+        "export/runtime",
+        "export/runtime_cli",
+    ),
+    ("numpy", "onnxruntime", "tokenizers"),
+)
+SPEECH = Bundle(
+    SPEECH_HEADER,
+    (
+        "finetune/audio",
+        "finetune/ctc",
+        "finetune/transcription",
+        "export/manifest",
+        "export/processor",
+        "export/openvino_session",
+        "export/session",
+        "export/speech_runtime",
+        "export/speech_cli",
+    ),
+    ("numpy", "onnxruntime", "soundfile", "soxr"),
+)
+PACKAGES = TEXT.packages
 MISSING = """
 if __name__ == "__main__":
-    wanted = ("numpy", "onnxruntime", "tokenizers")
+    wanted = {packages!r}
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
-        sys.exit(f"predict.py needs: pip install {' '.join(missing)}")
+        sys.exit(f"predict.py needs: pip install {{' '.join(missing)}}")
 """
 
 
-def write_predict(folder: Path) -> None:
+def write_predict(folder: Path, bundle: Bundle = TEXT) -> None:
     """Write ``predict.py`` into an artifact folder."""
-    write_text(folder / "predict.py", bundle_runtime())
+    write_text(folder / "predict.py", bundle_runtime(bundle))
 
 
-def bundle_runtime() -> str:
+def bundle_runtime(bundle: Bundle = TEXT) -> str:
     """The parts one after the other, their imports gathered at the top."""
     imports: set[tuple[str, str]] = {("importlib.util", ""), ("sys", "")}
     bodies = []
-    for name in PARTS:
-        found, body = split_module((Path(__file__).parent / f"{name}.py").read_text("utf-8"))
+    for name in bundle.parts:
+        found, body = split_module((ROOT / f"{name}.py").read_text("utf-8"))
         imports |= found
         bodies.append(body)
-    outside = {entry for entry in imports if entry[0].split()[0] in PACKAGES}
+    outside = {entry for entry in imports if entry[0].split()[0] in bundle.packages}
     blocks = [
-        HEADER,
+        bundle.header,
         "from __future__ import annotations\n",
         *write_imports(imports - outside),
-        MISSING,
+        MISSING.format(packages=bundle.packages),
         *(f"{line}  # noqa: E402" for line in write_imports(outside)),
         "",
         "\n\n".join(bodies),
@@ -70,7 +121,7 @@ def split_module(source: str) -> tuple[set[tuple[str, str]], str]:
     for node in nodes[1 : last + 1]:
         if isinstance(node, ast.Import):
             found |= {(ast.unparse(alias), "") for alias in node.names}
-        elif not node.module.startswith(("export", "__future__")):
+        elif not node.module.startswith(("export", "finetune", "__future__")):
             found |= {(node.module, alias.name) for alias in node.names}
     return found, "\n".join(source.splitlines()[nodes[last].end_lineno :]).strip() + "\n"
 

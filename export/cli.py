@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from export.speech_command import transcribe_command
 from finetune.console import console, say, tell
 from finetune.errors import DataError
 
@@ -47,6 +48,7 @@ def register(app: typer.Typer) -> None:
     app.command("predict")(predict_command)
     app.command("verify")(verify_command)
     app.command("push")(push_command)
+    app.command("transcribe")(transcribe_command)
 
 
 def export_command(

@@ -80,6 +80,12 @@ def _run_logits(
             next_step=f"kotune export {folder}",
         )
     run = open_run(folder)
+    if run.is_speech:
+        raise FolderError(
+            "this run transcribes speech",
+            received=folder,
+            next_step=f"kotune transcribe {folder} FILE.wav",
+        )
     tokenizer = load_tokenizer(run.folder / "model")
     model = load_trained(run)
     return run.labels, predict_logits(model, tokenizer, texts, max_length=run.max_length)

@@ -11,7 +11,6 @@ The same code stands inside every artifact as one file, ``predict.py`` (``export
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -21,11 +20,11 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from export.manifest import ArtifactError, choose_precision, read_manifest, verify_files
-from export.openvino_session import OpenVinoSession
-from export.processor import InstructionSet, available_cores, host_instruction_set, mismatch
+from export.manifest import ArtifactError, verify_files
+from export.processor import available_cores
+from export.session import choose_model, open_session, warn_of_instructions
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+TASK = "text-classification"
 BATCH_TOKENS = {  # padded tokens a batch: activations that stay in a core's cache, or fill a GPU
     "cpu": 512,
     "cuda": 16_384,
@@ -55,14 +54,10 @@ class OnnxClassifier:
         allow_failed: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        self.manifest = read_manifest(self.folder)
-        if self.manifest["status"] == "failed" and not allow_failed:
-            raise ArtifactError(f"{self.folder} failed its export checks; see its manifest.json")
-        if provider not in PROVIDERS:
-            allowed = ", ".join(PROVIDERS)
-            raise ArtifactError(f"provider {provider!r} is unknown; allowed: {allowed}")
+        self.manifest, self.precision = choose_model(
+            self.folder, TASK, precision, provider, allow_failed=allow_failed
+        )
         self.provider = provider
-        self.precision = choose_precision(self.manifest, precision, provider)
         self.labels: list[str] = list(self.manifest["labels"])
         self.threads = threads or available_cores()
         entry = self.manifest["files"][self.precision]
@@ -70,10 +65,10 @@ class OnnxClassifier:
             parts = entry["path"].removesuffix("xml")  # OpenVINO's weights stand beside in .bin
             only = ("tokenizer.json", parts) if verify == "read" else None
             verify_files(self.folder, self.manifest, only)
-        _warn_of_instructions(entry)
+        warn_of_instructions(entry)
         self._pad_id = int(self.manifest["pad_token_id"])
         self._tokenizer = _open_tokenizer(self.folder, int(self.manifest["max_length"]))
-        self._session = _open_session(self.folder / entry["path"], provider, self.threads)
+        self._session = open_session(self.folder / entry["path"], provider, self.threads)
         self._segments = "token_type_ids" in {node.name for node in self._session.get_inputs()}
         self._run = self._run_on_cpu if provider == "cpu" else self._run_bound
 
@@ -186,14 +181,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def _warn_of_instructions(entry: dict[str, Any]) -> None:
-    """Warn where an int8 file was made for another kind of processor."""
-    made_for = entry.get("instruction_set")
-    told = made_for and mismatch(InstructionSet(**made_for), host_instruction_set())
-    if told:
-        warnings.warn(told, RuntimeWarning, stacklevel=3)
-
-
 def _open_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     """The tokenizer, truncating to ``max_length`` and never padding."""
     try:
@@ -203,38 +190,3 @@ def _open_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length=max_length)
     return tokenizer
-
-
-def _open_session(path: Path, provider: str, threads: int) -> Any:
-    """A session on exactly this provider; raises ArtifactError where it is missing."""
-    if path.suffix == ".xml":
-        return _open_openvino(path, provider, threads)
-    wanted = PROVIDERS[provider]
-    if wanted not in onnxruntime.get_available_providers():
-        hint = "; pip install onnxruntime-gpu" if provider == "cuda" else ""
-        raise ArtifactError(f"this onnxruntime has no {wanted}{hint}")
-    if provider == "cuda" and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # CUDA and cuDNN of pip's nvidia packages (1.21)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[wanted])
-    except Exception as fault:  # onnxruntime's own exception types are not public
-        raise ArtifactError(f"{path} cannot be opened: {fault}") from fault
-    if session.get_providers()[0] != wanted:
-        raise ArtifactError(f"onnxruntime could not start {wanted} and fell back; refused")
-    return session
-
-
-def _open_openvino(path: Path, provider: str, threads: int) -> OpenVinoSession:
-    """An OpenVINO file on the CPU; raises ArtifactError where openvino is missing."""
-    if provider != "cpu":
-        raise ArtifactError(f"{path.name} runs on the CPU only")
-    try:
-        return OpenVinoSession(path, threads)
-    except ModuleNotFoundError as fault:
-        raise ArtifactError(f"{path.name} needs OpenVINO: pip install openvino") from fault
-    except RuntimeError as fault:
-        raise ArtifactError(f"{path} cannot be opened: {fault}") from fault

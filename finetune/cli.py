@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from finetune.console import say, tell
 from finetune.errors import RecipeError
 from finetune.plan_command import plan_recipe
 from finetune.sweep_command import sweep_command
+
+if TYPE_CHECKING:
+    from finetune.speech_recipe import SpeechRecipe
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key.sub=value, e.g. training.learning_rate=1e-4")
@@ -72,11 +75,15 @@ def finetune_model(
     """Fine-tune as RECIPE says: a run folder, or one per seed. Cut off, the command goes on."""
     from finetune.base import resolve_base
     from finetune.processes import divide_batch, is_main_process, launch_finetune, process_count
-    from finetune.recipe import FinetuneRecipe
-    from finetune.recipe_files import dump_recipe, load_recipe
+    from finetune.recipe_files import dump_recipe, find_recipe, load_recipe, read_yaml
     from finetune.seeds import finetune_seeds, refuse_several_processes
+    from finetune.tasks import SPEECH, recipe_kind
 
-    resolved = load_recipe(FinetuneRecipe, recipe, overrides or ())
+    kind = recipe_kind(read_yaml(find_recipe(recipe)))
+    resolved = load_recipe(kind, recipe, overrides or ())
+    if resolved.task == SPEECH:
+        _finetune_speech(resolved, overwrite=overwrite, launch=launch)
+        return
     if resolved.seeds is not None:
         refuse_several_processes(resolved, launch or process_count())
     if launch is None and is_main_process():
@@ -104,6 +111,17 @@ def list_methods() -> None:
 
     for name, method in METHODS.items():
         say(f"[bold]{name:<8}[/] {method.description} ({method.source})")
+
+
+def _finetune_speech(recipe: SpeechRecipe, *, overwrite: bool, launch: int | None) -> None:
+    from finetune.recipe_files import dump_recipe
+
+    if launch is not None:
+        raise RecipeError("speech is trained in one process", received=f"--launch {launch}")
+    typer.echo(dump_recipe(recipe))
+    from finetune.speech_training import finetune_speech
+
+    finetune_speech(recipe, overwrite=overwrite, report=tell)
 
 
 def pretrain_model(

@@ -29,6 +29,8 @@ PACKAGES = (
     "tokenizers",
     "scikit-learn",
     "numpy",
+    "soundfile",
+    "soxr",
 )
 
 

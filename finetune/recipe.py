@@ -198,6 +198,7 @@ class FinetuneRecipe(Section):
     With ``seeds`` it is one run per seed, and ``seed`` means nothing (``finetune/seeds.py``).
     """
 
+    task: Literal["text-classification"] = "text-classification"  # see finetune/tasks.py
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
     seed: Annotated[int, Field(ge=0)] = 42
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None

@@ -16,6 +16,8 @@ from finetune.errors import FolderError
 from finetune.files import read_json, sha256_file, write_json, write_text
 from finetune.recipe import FinetuneRecipe
 from finetune.recipe_files import check_recipe, dump_recipe
+from finetune.speech_recipe import SpeechRecipe
+from finetune.tasks import SPEECH, TEXT, recipe_kind
 
 SCHEMA = "kotune.run/1"
 HASHED = ("model", "data", "predictions", "recipe.yaml")
@@ -31,9 +33,19 @@ class Run:
     method: str
     base: dict[str, Any]
     labels: tuple[str, ...]
-    max_length: int
-    recipe: FinetuneRecipe
+    max_length: int | None
+    recipe: FinetuneRecipe | SpeechRecipe
     info: dict[str, Any]
+
+    @property
+    def task(self) -> str:
+        """``text-classification`` or ``speech-recognition``, whose labels are characters."""
+        return self.info.get("task", TEXT)
+
+    @property
+    def is_speech(self) -> bool:
+        """Whether the run transcribes."""
+        return self.task == SPEECH
 
 
 def open_run(folder: Path | str, *, verify: bool = True) -> Run:
@@ -59,7 +71,7 @@ def open_run(folder: Path | str, *, verify: bool = True) -> Run:
         base=info["base"],
         labels=tuple(info["labels"]),
         max_length=info["max_length"],
-        recipe=check_recipe(FinetuneRecipe, content, str(folder / "recipe.yaml")),
+        recipe=check_recipe(recipe_kind(content), content, str(folder / "recipe.yaml")),
         info=info,
     )
 
@@ -127,7 +139,7 @@ def read_document(run: Run, name: str) -> dict[str, Any]:
     return json.loads((run.folder / name).read_text("utf-8"))
 
 
-def seal_run(folder: Path, recipe: FinetuneRecipe, info: dict[str, Any]) -> None:
+def seal_run(folder: Path, recipe: FinetuneRecipe | SpeechRecipe, info: dict[str, Any]) -> None:
     """Write recipe.yaml, then run.json with every file's hash: from then on it is a run."""
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
     write_json(folder / "run.json", SCHEMA, {**info, "files": hash_files(folder, HASHED)})

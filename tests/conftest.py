@@ -174,3 +174,42 @@ def e5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("e5")
     subprocess.run([sys.executable, folder / "unpack.py", target], check=True)
     return target
+
+
+@pytest.fixture(scope="session")
+def speech_folder() -> Path:
+    """The folder with the spoken digits' train/ and test/ (KOTUNE_SPEECH)."""
+    return named_folder("KOTUNE_SPEECH")
+
+
+@pytest.fixture(scope="session")
+def tones_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train/ and test/ of a language of four tones (tests/tones.py)."""
+    from tones import write_folder
+
+    folder = tmp_path_factory.mktemp("tones")
+    write_folder(folder / "train", 240, seed=1)
+    write_folder(folder / "test", 24, seed=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tones_run(tmp_path_factory: pytest.TempPathFactory, tones_data: Path) -> Path:
+    """A run whose small wav2vec2 has learnt the tones from scratch."""
+    from tones import tones_recipe
+
+    from finetune.speech_recipe import SpeechRecipe
+    from finetune.speech_training import finetune_speech
+
+    output = tmp_path_factory.mktemp("runs") / "tones"
+    recipe = SpeechRecipe.model_validate(tones_recipe(tones_data, output))
+    return finetune_speech(recipe, report=lambda line: None)
+
+
+@pytest.fixture(scope="session")
+def tones_artifact(tmp_path_factory: pytest.TempPathFactory, tones_run: Path) -> Path:
+    """The exported run of the tones."""
+    from export.artifact import export_run
+
+    target = tmp_path_factory.mktemp("artifacts") / "tones"
+    return export_run(tones_run, target, overrides=["max_wer_increase=0.1"]).folder

@@ -21,8 +21,12 @@ def report_command(
     where: Where = None,
 ) -> None:
     """Make the report again from results.json alone; --where names the best variant under it."""
+    from bench.report.speech import is_speech_report, write_speech_report
     from bench.report.writing import write_report
 
+    if is_speech_report(folder):
+        say(f"{write_speech_report(folder)}")
+        return
     say(f"{write_report(folder, where=where)}")
     if where is not None:
         tell_selection(folder, where)

@@ -1,0 +1,29 @@
+"""What a speech benchmark measures, how often, and by whose clock."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from finetune.recipe import Count, Section
+from finetune.speech_recipe import Positive
+
+
+class SpeechBenchSection(Section):
+    """``kotune bench RUN ARTIFACT rounds=5``: the keys and what they mean.
+
+    ``lengths_s``: recordings of these lengths are timed, each ``calls`` times a round.
+    ``base_size`` also times facebook/wav2vec2-base-960h's exact architecture with random
+    weights; ``conv_ablation`` adds int8 convolutions, which are expected to lose.
+    """
+
+    rounds: Count = 5
+    calls: Count = 3
+    lengths_s: list[Positive] = Field([1, 5, 15, 30])
+    threads: Count | None = None
+    test_rows: Count | None = None
+    base_size: bool = False
+    conv_ablation: bool = False
+    seed: Annotated[int, Field(ge=0)] = 0
+    call_timeout_s: Positive = 1800.0

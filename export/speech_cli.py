@@ -1,0 +1,51 @@
+"""The command line of a speech artifact's ``predict.py``: audio files in, text out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from export.manifest import ArtifactError
+from export.speech_runtime import OnnxTranscriber
+from finetune.audio import AudioError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Transcribe the files named; 0 done, 2 wrong input."""
+    options = parse_arguments(arguments)
+    sys.stdout.reconfigure(encoding="utf-8")
+    try:
+        transcriber = OnnxTranscriber(
+            options.folder,
+            options.precision,
+            threads=options.threads,
+            provider=options.provider,
+        )
+        texts = transcriber.transcribe_many(options.files)
+        for file, text in zip(options.files, texts, strict=True):
+            answer = {"file": file, "text": text}
+            print(json.dumps(answer, ensure_ascii=False) if options.json else f"{file}\t{text}")
+    except (ArtifactError, AudioError) as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader has seen enough
+        sys.stderr.close()
+    return 0
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """The options; ``folder`` is this file's own unless another is named."""
+    parser = argparse.ArgumentParser(description="Transcribe audio with the model of this folder.")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="WAV, FLAC, OGG, MP3 …")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--precision", help="a key of the manifest's files; default: the fastest")
+    parser.add_argument("--provider", default="cpu", help="cpu or cuda; default cpu")
+    parser.add_argument("--threads", type=int, help="default: the cores this process may use")
+    parser.add_argument("--folder", type=Path, default=Path(__file__).resolve().parent)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

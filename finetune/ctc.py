@@ -1,0 +1,231 @@
+"""Greedy CTC over frames of audio: settings, chunks with strides, text. numpy only.
+
+Imports nothing of kotune, so that it travels beside an exported model. CTC: Graves et al. 2006;
+chunks with strides: huggingface.co/blog/asr-chunking.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CHUNK_S = 30.0
+STRIDE_S = 5.0
+SPECIAL = {  # of Wav2Vec2CTCTokenizer, where tokenizer_config.json says nothing
+    "pad_token": "<pad>",
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "word_delimiter_token": "|",
+}
+BATCH_S = 60.0  # padded seconds a batch: enough to fill the cores, little memory
+Frames = Callable[[np.ndarray, np.ndarray | None], np.ndarray]  # values, mask → logits
+
+
+@dataclass(frozen=True)
+class SpeechSettings:
+    """What inference must know of a wav2vec2 model.
+
+    ``labels`` are the characters in the order of the logits. ``masked``: the model takes an
+    attention mask, and a row of a padded batch gives what it gives alone. Without one (group
+    norm: base-960h) padding would change the row, and only equal lengths share a batch.
+    """
+
+    rate_hz: int
+    normalize: bool
+    masked: bool
+    labels: tuple[str, ...]
+    blank_id: int
+    silent_ids: frozenset[int]
+    delimiter: str
+    lower_case: bool
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...]
+    chunk_s: float = CHUNK_S
+    stride_s: float = STRIDE_S
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return int(np.prod(self.strides))
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that one frame sees; shorter audio is padded with silence to this length."""
+        field, hop = 1, 1
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            field, hop = field + (kernel - 1) * hop, hop * stride
+        return field
+
+    @property
+    def frames_lost_at_the_end(self) -> int:
+        """Frames that a piece of n hops has less than n: its last ones would need what follows."""
+        hops = self.receptive_field // self.hop + 1
+        return hops - self.frames_of(hops * self.hop)
+
+    def frames_of(self, samples: int) -> int:
+        """Frames that the convolutions make of so many samples."""
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            samples = (samples - kernel) // stride + 1
+        return samples
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a recording; frames ``first`` to ``last`` count (exclusive; None: to its end)."""
+
+    samples: np.ndarray
+    first: int
+    last: int | None
+
+
+def read_speech_settings(
+    folder: Path, chunk_s: float = CHUNK_S, stride_s: float = STRIDE_S
+) -> SpeechSettings:
+    """Settings from the folder's config, preprocessor_config, tokenizer_config and vocab.
+
+    Raises OSError, ValueError or KeyError where a file is missing or does not say enough.
+    """
+    config = _read(folder / "config.json")
+    features = _read(folder / "preprocessor_config.json")
+    special = _read(folder / "tokenizer_config.json")
+    vocabulary = _read(folder / "vocab.json")
+    labels = [""] * (max(vocabulary.values()) + 1)
+    for token, index in vocabulary.items():
+        labels[index] = token
+    names = ("pad_token", "bos_token", "eos_token", "unk_token")
+    silent = {vocabulary[word] for name in names if (word := _word(special, name)) in vocabulary}
+    return SpeechSettings(
+        rate_hz=int(features["sampling_rate"]),
+        normalize=bool(features["do_normalize"]),
+        masked=config["feat_extract_norm"] == "layer",
+        labels=tuple(labels),
+        blank_id=int(config["pad_token_id"]),
+        silent_ids=frozenset(silent | {int(config["pad_token_id"])}),
+        delimiter=_word(special, "word_delimiter_token"),
+        lower_case=bool(special.get("do_lower_case", False)),
+        kernels=tuple(config["conv_kernel"]),
+        strides=tuple(config["conv_stride"]),
+        chunk_s=chunk_s,
+        stride_s=stride_s,
+    )
+
+
+def normalize(samples: np.ndarray) -> np.ndarray:
+    """Zero mean and unit variance, as Wav2Vec2FeatureExtractor; silence stays silence."""
+    centred = samples - samples.mean(dtype=np.float64).astype(np.float32)
+    return centred / np.float32(np.sqrt(samples.var(dtype=np.float64) + 1e-7))
+
+
+def decode_ids(ids: np.ndarray, settings: SpeechSettings) -> str:
+    """Text of best labels a frame (frames,): repeats joined, blanks dropped."""
+    ids = np.asarray(ids)
+    kept = ids[np.flatnonzero(np.diff(ids, prepend=-1))]
+    characters = [settings.labels[index] for index in kept if index not in settings.silent_ids]
+    text = "".join(" " if one == settings.delimiter else one for one in characters)
+    text = " ".join(text.split())
+    return text.lower() if settings.lower_case else text
+
+
+def cut_chunks(blocks: Iterable[np.ndarray], settings: SpeechSettings) -> Iterator[Chunk]:
+    """Overlapping chunks of a stream, cut at frame borders; every frame counts in one of them.
+
+    Holds one chunk and one block. A recording within ``chunk_s`` is a single chunk.
+    """
+    lost = settings.frames_lost_at_the_end
+    stride = max(round(settings.stride_s * settings.rate_hz / settings.hop), lost)
+    frames = max(round(settings.chunk_s * settings.rate_hz / settings.hop), 2 * stride + 1)
+    length, step = frames * settings.hop, (frames - 2 * stride) * settings.hop
+    buffer, first = np.zeros(0, dtype=np.float32), 0
+    for block in blocks:
+        buffer = np.concatenate([buffer, block])
+        while len(buffer) > length:
+            yield Chunk(buffer[:length], first, frames - stride)
+            buffer, first = buffer[step:], stride
+    if len(buffer):
+        yield Chunk(buffer, first, None)
+
+
+def stream_ids(
+    blocks: Iterable[np.ndarray], settings: SpeechSettings, frames: Frames
+) -> Iterator[np.ndarray]:
+    """Best labels of the frames of one recording, chunk after chunk, ``frames`` the model."""
+    for chunk in cut_chunks(blocks, settings):
+        logits = run_batch([chunk.samples], settings, frames)[0]
+        yield logits[chunk.first : chunk.last].argmax(axis=-1)
+
+
+def run_batch(
+    waves: Sequence[np.ndarray], settings: SpeechSettings, frames: Frames
+) -> list[np.ndarray]:
+    """Logits (frames, labels) of each wave of one batch, padding cut off again."""
+    ready = [_prepare(wave, settings) for wave in waves]
+    lengths = [len(wave) for wave in ready]
+    values = np.zeros((len(ready), max(lengths)), dtype=np.float32)
+    mask = np.zeros(values.shape, dtype=np.int64) if settings.masked else None
+    for row, wave in enumerate(ready):
+        values[row, : len(wave)] = wave
+        if mask is not None:
+            mask[row, : len(wave)] = 1
+    logits = frames(values, mask)
+    return [row[: settings.frames_of(length)] for row, length in zip(logits, lengths, strict=True)]
+
+
+def run_many(
+    waves: Sequence[np.ndarray],
+    settings: SpeechSettings,
+    frames: Frames,
+    *,
+    batch_s: float = BATCH_S,
+) -> list[np.ndarray]:
+    """Logits of many short recordings in input order, batched by length, longest first."""
+    result: list[Any] = [None] * len(waves)
+    for rows in plan_speech_batches(
+        [len(wave) for wave in waves], int(batch_s * settings.rate_hz), padded=settings.masked
+    ):
+        logits = run_batch([waves[row] for row in rows], settings, frames)
+        for row, one in zip(rows, logits, strict=True):
+            result[row] = one
+    return result
+
+
+def plan_speech_batches(
+    lengths: Sequence[int], batch_samples: int, *, padded: bool
+) -> Iterator[list[int]]:
+    """Rows of each batch, longest first, within ``batch_samples`` padded samples.
+
+    ``padded=False`` puts equal lengths together only.
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable").tolist()
+    start = 0
+    while start < len(order):
+        longest = max(1, lengths[order[start]])
+        end = start + max(1, batch_samples // longest)
+        rows = order[start:end]
+        if not padded:
+            rows = [row for row in rows if lengths[row] == lengths[rows[0]]]
+        yield rows
+        start += len(rows)
+
+
+def _prepare(wave: np.ndarray, settings: SpeechSettings) -> np.ndarray:
+    wave = np.asarray(wave, dtype=np.float32)
+    missing = settings.receptive_field - len(wave)
+    if missing > 0:
+        wave = np.concatenate([wave, np.zeros(missing, dtype=np.float32)])
+    return normalize(wave) if settings.normalize else wave
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _word(special: dict[str, Any], name: str) -> str:
+    """A special token, which tokenizer_config.json writes as a string or as an object."""
+    value = special.get(name) or SPECIAL[name]
+    return value["content"] if isinstance(value, dict) else value

@@ -1,0 +1,216 @@
+"""One readable speech run: recordings and a recipe in, a run folder out."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import set_seed
+
+from finetune import run_folder
+from finetune.adapters import count_parameters
+from finetune.audio import encode_flac
+from finetune.base import BaseModel
+from finetune.ctc import SpeechSettings
+from finetune.files import publish_folder, write_json
+from finetune.ledger import Ledger
+from finetune.progress import ProgressReport
+from finetune.provenance import collect_provenance
+from finetune.speech_batches import SpeechBatches
+from finetune.speech_data import Waves
+from finetune.speech_job import Ready, Report, SpeechJob, prepare_job, prepare_model
+from finetune.speech_metrics import count_errors, speech_metrics
+from finetune.speech_model import TorchFrames
+from finetune.speech_recipe import SpeechRecipe
+from finetune.speech_trainer import build_speech_trainer, transcribe_stored
+from finetune.tasks import SPEECH
+from finetune.trainer_setup import training_history
+
+EVALUATED = ("validation", "test")
+
+
+def finetune_speech(
+    recipe: SpeechRecipe, *, overwrite: bool = False, report: Report = print
+) -> Path:
+    """Train what the recipe says and publish the run folder, whole or not at all.
+
+    Raises RecipeError, DataError, ModelError or FolderError before anything heavy begins.
+    """
+    target = Path(recipe.folder)
+    run_folder.check_target(target, overwrite=overwrite)
+    job = prepare_job(recipe)
+    _report_data(job, report)
+    set_seed(recipe.seed)
+    with publish_folder(target) as folder:
+        ready = prepare_model(job, folder, report)
+        figures = _train_and_write(job, ready, folder, report)
+        run_folder.seal_run(folder, recipe, _describe_run(job, ready, figures, folder))
+    report(f"run folder {target}")
+    return target
+
+
+def _train_and_write(job: SpeechJob, ready: Ready, folder: Path, report: Report) -> dict[str, Any]:
+    recipe, corpus = job.recipe, job.corpus
+    write_json(folder / "data.json", "kotune.data/1", corpus.summary)
+    metrics: dict[str, Any] = {}
+    if job.base is not None and not ready.new_head:
+        metrics["before"] = _measure_splits(job, ready, None, report, "before training, ")
+    batches = _training_batches(job, ready)
+    ledger = Ledger(micro_batch=1, accumulation=recipe.training.gradient_accumulation_steps)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".checkpoints.") as checkpoints:
+        trainer = build_speech_trainer(
+            model=ready.model,
+            batches=batches,
+            validation=ready.waves["validation"],
+            references=corpus.validation["text"].tolist(),
+            settings=ready.settings,
+            training=recipe.training,
+            device=job.device,
+            precision=job.precision,
+            seed=recipe.seed,
+            checkpoints=Path(checkpoints),
+            tensorboard=folder / "tensorboard",
+            progress=ProgressReport(ledger, "wer"),
+        )
+        report(f"{len(batches):,} steps of at most {recipe.training.batch_seconds:g} s of audio")
+        began = time.perf_counter()
+        trainer.train()
+        training_time_s = time.perf_counter() - began
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    _save_model(model, job, folder)
+    ready = Ready(model, ready.tokenizer, ready.settings, ready.new_head, ready.waves)
+    metrics |= _measure_splits(job, ready, folder, report, "")
+    metrics["history"] = training_history(trainer.state)
+    best = trainer.state.best_global_step or trainer.state.global_step
+    metrics["best"] = {"step": best, "wer": trainer.state.best_metric}
+    write_json(folder / "metrics.json", "kotune.metrics/1", metrics)
+    provenance = collect_provenance(recipe.seed)
+    write_json(folder / "provenance.json", "kotune.provenance/1", provenance)
+    count = count_parameters(model)
+    return {
+        "training_time_s": training_time_s,
+        "steps": trainer.state.global_step,
+        "step_times_s": ledger.step_times_s,
+        "peak_training_memory_bytes": ledger.peak_memory_bytes,
+        "parameters": {"total": count.total, "trainable": count.trainable},
+    }
+
+
+def _training_batches(job: SpeechJob, ready: Ready) -> SpeechBatches:
+    recipe, train = job.recipe, job.corpus.train
+    return SpeechBatches(
+        ready.waves["train"],
+        train["seconds"].tolist(),
+        train["text"].tolist(),
+        lambda text: ready.tokenizer(text).input_ids,
+        augment=recipe.augment,
+        masked=ready.settings.masked,
+        batch_seconds=recipe.training.batch_seconds,
+        epochs=recipe.training.epochs,
+        steps=recipe.training.max_steps,
+        seed=recipe.seed,
+        least_samples=_least_samples(ready.settings, recipe.augment.mask_time_length),
+        normalized=ready.settings.normalize,
+    )
+
+
+def _least_samples(settings: SpeechSettings, mask_time_length: int) -> int:
+    """SpecAugment refuses sequences shorter than its mask."""
+    return settings.receptive_field + (mask_time_length + 1) * settings.hop
+
+
+def _save_model(model: torch.nn.Module, job: SpeechJob, folder: Path) -> None:
+    """Adapter or model, safetensors, beside the processor and config that stand there."""
+    target = folder / "model"
+    for config in getattr(model, "peft_config", {}).values():
+        config.base_model_name_or_path = job.base.source
+    model.save_pretrained(target, safe_serialization=True)
+    (target / "README.md").unlink(missing_ok=True)  # PEFT's empty card
+
+
+def _measure_splits(
+    job: SpeechJob, ready: Ready, folder: Path | None, report: Report, when: str
+) -> dict[str, Any]:
+    """WER of validation and test in fp32; with a folder, transcripts and recordings are stored."""
+    frames, metrics = TorchFrames(ready.model, job.device), {}
+    for name in EVALUATED:
+        frame = job.corpus.splits[name]
+        transcripts = transcribe_stored(ready.waves[name], ready.settings, frames)
+        result = speech_metrics(frame["text"].tolist(), transcripts, seed=job.recipe.seed)
+        metrics[name] = result.as_dict()
+        report(f"{when}{name}: {result.describe()}")
+        if folder is not None:
+            _write_split(folder, name, frame, ready.waves[name], transcripts)
+    if folder is not None:
+        listed = job.corpus.train.drop(columns="audio")
+        run_folder.write_rows(folder, "train", listed)
+    return metrics
+
+
+def _write_split(
+    folder: Path, name: str, frame: pd.DataFrame, waves: Waves, transcripts: list[str]
+) -> None:
+    """data/<split>.parquet with the recordings as FLAC, predictions/<split>.parquet."""
+    audio = [encode_flac(waves[place], waves.rate_hz) for place in range(len(waves))]
+    run_folder.write_rows(folder, name, frame.assign(audio=audio))
+    counts = count_errors(frame["text"].tolist(), transcripts)
+    table = pd.DataFrame(
+        {
+            "row": frame["row"].to_numpy(),
+            "reference": frame["text"].to_numpy(),
+            "transcript": transcripts,
+            "words": counts.words,
+            "word_errors": counts.word_errors,
+            "characters": counts.characters,
+            "character_errors": counts.character_errors,
+        }
+    )
+    (folder / "predictions").mkdir(exist_ok=True)
+    table.to_parquet(folder / "predictions" / f"{name}.parquet", index=False)
+
+
+def _describe_run(
+    job: SpeechJob, ready: Ready, figures: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    recipe = job.recipe
+    base = job.base or BaseModel("from scratch", "", random_weights=True, seed=recipe.seed)
+    weights = list((folder / "model").glob("*.safetensors"))
+    return {
+        "name": recipe.name,
+        "task": SPEECH,
+        "method": recipe.adapter.method,
+        "base": base.as_dict(),
+        "labels": list(ready.settings.labels),
+        "max_length": None,
+        "sampling_rate_hz": ready.settings.rate_hz,
+        "chunk_s": ready.settings.chunk_s,
+        "stride_s": ready.settings.stride_s,
+        "new_head": ready.new_head,
+        "device": job.device,
+        "precision": job.precision,
+        "evaluation_precision": "fp32",
+        "threads": torch.get_num_threads(),
+        "data_fingerprint": job.corpus.summary["fingerprint"],
+        "weights_bytes": sum(path.stat().st_size for path in weights),
+        **figures,
+    }
+
+
+def _report_data(job: SpeechJob, report: Report) -> None:
+    summary = job.corpus.summary
+    rows = ", ".join(
+        f"{name} {part['rows']:,} ({part['seconds'] / 60:.1f} min)"
+        for name, part in summary["splits"].items()
+    )
+    report(f"data {summary['origin']}: {rows}, fingerprint {summary['fingerprint'][:12]}")
+    for name, dropped in summary["dropped"].items():
+        if any(dropped[key] for key in ("no_text", "too_long", "unreadable")):
+            first = "; ".join(f"line {one['row']}: {one['why']}" for one in dropped["first"])
+            report(
+                f"  dropped from {name}: {dropped['no_text']} without text, {dropped['too_long']} "
+                f"too long, {dropped['unreadable']} unreadable ({first or '–'})"
+            )
