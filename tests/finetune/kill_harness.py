@@ -65,6 +65,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "training": {
             **COMMON,
             "precision": "bf16",
+            "batch_size": 4,
             "max_steps": 12,
             "eval_steps": 4,
             "save_steps": 2,

@@ -107,6 +107,7 @@ def test_nothing_that_resumes_is_a_pickle(make_run, tmp_path: Path, monkeypatch)
 def test_without_save_steps_the_clock_decides(
     make_run, tmp_path: Path, monkeypatch, save_every_s: float
 ) -> None:
+    recipe = short(make_run, tmp_path, save_steps=None)  # the shared run is made before the patch
     saved: list[int] = []
 
     def publish(root: Path, step: int, **content) -> Path:
@@ -115,7 +116,7 @@ def test_without_save_steps_the_clock_decides(
 
     monkeypatch.setattr("finetune.interruption.SAVE_EVERY_S", save_every_s)
     monkeypatch.setattr("finetune.resumable.publish_checkpoint", publish)
-    training.finetune(short(make_run, tmp_path, save_steps=None), report=lambda line: None)
+    training.finetune(recipe, report=lambda line: None)
     assert saved == ([1, 2, 3, 4] if save_every_s == 0 else [4])
 
 
