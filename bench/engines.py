@@ -171,28 +171,11 @@ def _load_pipeline(variant: dict[str, Any], threads: int) -> Engine:
 
 
 def _load_optimum(variant: dict[str, Any], threads: int) -> Engine:
-    """Optimum's model over the artifact's file, in ``transformers.pipeline``, as people use it."""
-    from onnxruntime import SessionOptions
-    from optimum.onnxruntime import ORTModelForSequenceClassification
-    from transformers import AutoTokenizer, pipeline
+    from bench.optimum_pipeline import open_optimum
 
-    from export.artifact_folder import open_artifact
-
-    artifact = open_artifact(variant["folder"], verify=False)
-    file = artifact.path(variant["precision"])
-    options = SessionOptions()
-    options.intra_op_num_threads = threads
-    model = ORTModelForSequenceClassification.from_pretrained(
-        artifact.folder,
-        subfolder=file.parent.name,
-        file_name=file.name,
-        session_options=options,
-        provider=f"{variant['device'].upper()}ExecutionProvider",
-        local_files_only=True,
-    )
-    tokenizer = AutoTokenizer.from_pretrained(artifact.folder, local_files_only=True)
-    pipe = pipeline("text-classification", model=model, tokenizer=tokenizer)
-    return _pipeline_engine(pipe, artifact.max_length, variant["device"])
+    folder, device = Path(variant["folder"]), variant["device"]
+    pipe, max_length = open_optimum(folder, variant["precision"], device, threads)
+    return _pipeline_engine(pipe, max_length, device)
 
 
 def _pipeline_engine(pipe: Any, max_length: int | None, device: str) -> Engine:
