@@ -81,7 +81,7 @@ def load_base(
         _set_dropout(config, dropout)
     if base.random_weights:
         with _local_seed(base.seed):
-            model = AutoModelForSequenceClassification.from_config(config)
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         model.kotune_new_modules = [_head_name(model)]
         return quantize_in_memory(model, compute_dtype, device) if quantize_4bit else model
     options: dict[str, Any] = {"config": config, "dtype": torch.float32, "use_safetensors": True}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from finetune.base import TINY, resolve_base
-from finetune.models import load_base_tokenizer
+from finetune.models import load_base, load_base_tokenizer
 from finetune.pretrain_model import load_masked_model
 
 
@@ -55,3 +55,8 @@ def test_is_an_ordinary_model_folder() -> None:
         TINY, num_labels=2, dtype=torch.float32, use_safetensors=True
     )
     assert all(torch.isfinite(weights).all() for weights in model.parameters())
+
+
+def test_random_weights_are_drawn_in_float32() -> None:
+    model = load_base(resolve_base("tiny", random_weights=True), ["부정", "긍정"])
+    assert {weights.dtype for weights in model.parameters()} == {torch.float32}
