@@ -94,7 +94,7 @@ def test_every_packaged_recipe_opens_with_its_command_and_is_valid() -> None:
     for name, path in names.items():
         first, second = path.read_text("utf-8").splitlines()[:2]
         stage = name.split("/")[0]
-        verb = {"suites": "(run|bench)"}.get(stage, stage)
+        verb = {"suites": "(run|bench)", "bench": "bench (plan|training)"}.get(stage, stage)
         assert re.match(rf"# kotune {verb} configs/{name}\.yaml", first)
         assert second.startswith("# ") and len(second) > 10
         if stage in kinds:
