@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def measure_speech(
     try:
         for one in variants:
             bench.attempt(one.name, lambda one=one: bench.load(one))
-        orders = round_orders(names, settings.rounds, (settings.seed,))
+        orders = islice(round_orders(names, (settings.seed,)), settings.rounds)
         for number, order in enumerate(orders, start=1):
             for name in order:
                 bench.attempt(name, lambda name=name: bench.visit(name))
