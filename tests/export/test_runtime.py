@@ -196,7 +196,7 @@ def test_a_changed_byte_is_refused(make_artifact, tmp_path, name):
 
 def test_another_processor_is_warned_of(make_artifact, monkeypatch):
     folder = make_artifact("lora", "roberta")
-    monkeypatch.setattr("export.runtime.host_instruction_set", lambda: OTHER)
+    monkeypatch.setattr("export.session.host_instruction_set", lambda: OTHER)
     with pytest.warns(RuntimeWarning, match="made for .*, this machine has other"):
         OnnxClassifier(folder, "int8")
     with warnings.catch_warnings():
