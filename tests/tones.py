@@ -69,7 +69,7 @@ def tones_recipe(data: Path, output: Path, **changes: Any) -> dict[str, Any]:
         },
         "augment": {"joined": 3, "growing_epochs": 3, "pause_s": 0.1, "speed": 0.02},
         "training": {
-            "epochs": 18,
+            "epochs": 36,
             "batch_seconds": 20,
             "learning_rate": 5e-3,
             "eval_steps": 100,

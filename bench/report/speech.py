@@ -145,8 +145,8 @@ def _latency_table(what: str, variants: list[dict[str, Any]]) -> Table:
     for one in variants:
         for length in one["latency"]:
             found = latency_summary(_samples(one, length))
-            factor = found.p50 / 1000 / float(length)
-            cells = [found.p50, found.p90, found.p95, found.p99]
+            factor = found.p50_ms / 1000 / float(length)
+            cells = [found.p50_ms, found.p90_ms, found.p95_ms, found.p99_ms]
             rows.append([one["name"], length, *(f"{ms:.1f}" for ms in cells), f"{factor:.4f}"])
     return f"Latency and real-time factor: {what}", headings, rows
 
