@@ -28,6 +28,7 @@ from finetune.speech_model import TorchFrames
 from finetune.speech_recipe import SpeechRecipe
 from finetune.speech_trainer import build_speech_trainer, transcribe_stored
 from finetune.tasks import SPEECH
+from finetune.trained_weights import save_model
 from finetune.trainer_setup import training_history
 
 EVALUATED = ("validation", "test")
@@ -128,7 +129,7 @@ def _save_model(model: torch.nn.Module, job: SpeechJob, folder: Path) -> None:
     target = folder / "model"
     for config in getattr(model, "peft_config", {}).values():
         config.base_model_name_or_path = job.base.source
-    model.save_pretrained(target, safe_serialization=True)
+    save_model(model, target)
     (target / "README.md").unlink(missing_ok=True)  # PEFT's empty card
 
 

@@ -29,7 +29,16 @@ def save_trained(model: Any, method: str, folder: Path) -> None:
     elif METHODS[method].changes_base:
         _save_difference(model, folder)
     else:
-        model.save_pretrained(folder, safe_serialization=True)
+        save_model(model, folder)
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """A whole model, or an adapter with its head, in safetensors.
+
+    Embeddings are never resized here; left to find that out, PEFT asks the hub for the base.
+    """
+    peft = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
+    model.save_pretrained(folder, safe_serialization=True, **peft)
 
 
 def attach_trained(model: PreTrainedModel, method: str, folder: Path) -> Any:
@@ -80,7 +89,7 @@ def _save_difference(model: Any, folder: Path) -> None:
     from peft.utils import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    state = get_peft_model_state_dict(model)
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
     for name, start in model.kotune_start.items():
         rows = ".lora_A." in name
         parts = [state[name], start if rows else -start]
@@ -96,7 +105,7 @@ def _save_difference(model: Any, folder: Path) -> None:
 def _factors(model: Any) -> dict[str, torch.Tensor]:
     from peft.utils import get_peft_model_state_dict
 
-    state = get_peft_model_state_dict(model)
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
     return {
         name: value.detach()
         for name, value in state.items()
