@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from finetune.errors import FolderError, GateError
+from export.check_rows import draw_validation
+from finetune.errors import GateError
 from finetune.metrics import classification_metrics, f1_interval, paired_difference
-from finetune.run_folder import Run, logits_of, read_predictions, read_rows
+from finetune.run_folder import Run, logits_of
 
 Kind = Literal["reference", "reported", "float", "quantized"]
 UNPADDED_ROWS = 256  # single rows cost the most time of all checks; padding errors show in few
@@ -134,17 +135,7 @@ class Ladder:
 
 def choose_rows(run: Run, count: int) -> CheckRows:
     """``count`` validation rows, seeded by the recipe, with the logits stored in training."""
-    rows = read_rows(run, "validation")
-    predictions = read_predictions(run, "validation")
-    if not len(rows) or not np.array_equal(rows["row"], predictions["row"]):
-        raise FolderError(
-            "the run's validation rows and stored predictions do not belong together",
-            received=run.folder,
-        )
-    chosen = np.arange(len(rows))
-    if count < len(rows):
-        generator = np.random.default_rng(run.recipe.seed)
-        chosen = generator.choice(len(rows), size=count, replace=False)
+    rows, predictions, chosen = draw_validation(run, count)
     return CheckRows(
         texts=tuple(rows["text"].iloc[chosen]),
         labels=rows["label"].to_numpy()[chosen],

@@ -10,6 +10,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.cpu_flags import cpu_flags
+
 CPUS = Path("/sys/devices/system/cpu")
 CGROUPS = Path("/sys/fs/cgroup")
 WIDE = ("amx_int8", "avx512_vnni", "avx_vnni")  # sums of int8 products in 32 bits
@@ -113,14 +115,3 @@ def mismatch(made_for: InstructionSet, host: InstructionSet) -> str | None:
     if made_for.reduce_range and not host.reduce_range:
         return f"{start}: its 7-bit weights lose accuracy for nothing; export again here"
     return f"{start}: the arithmetic is the same, the speed was measured elsewhere"
-
-
-def cpu_flags() -> frozenset[str]:
-    """Instruction-set flags as Linux names them; empty where /proc/cpuinfo is absent."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("flags"):
-                return frozenset(line.split(":", 1)[1].split())
-    except OSError:
-        pass
-    return frozenset()

@@ -7,9 +7,9 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import tee
-from pathlib import Path
 
 from export.manifest import ArtifactError
+from export.predict_options import model_options, model_parser
 from export.runtime import OnnxClassifier, softmax
 
 
@@ -23,12 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     texts = options.texts or (line.rstrip("\n").removeprefix("\ufeff") for line in sys.stdin)
     try:
-        classifier = OnnxClassifier(
-            options.folder,
-            options.precision,
-            threads=options.threads,
-            provider=options.provider,
-        )
+        classifier = OnnxClassifier(**model_options(options))
         for line in label_lines(classifier, texts, as_json=options.json):
             print(line, flush=sys.stdout.isatty())
     except ArtifactError as fault:
@@ -44,13 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The options; ``folder`` is this file's own unless another is named."""
-    parser = argparse.ArgumentParser(description="Label texts with the model of this folder.")
+    parser = model_parser("Label texts with the model of this folder.")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="default: lines of stdin")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, all scores")
-    parser.add_argument("--precision", help="a key of the manifest's files; default: the fastest")
-    parser.add_argument("--provider", default="cpu", help="cpu or cuda; default cpu")
-    parser.add_argument("--threads", type=int, help="default: the cores this process may use")
-    parser.add_argument("--folder", type=Path, default=Path(__file__).resolve().parent)
     return parser.parse_args(arguments)
 
 

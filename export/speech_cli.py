@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from export.manifest import ArtifactError
+from export.predict_options import model_options, model_parser
 from export.speech_runtime import OnnxTranscriber
 from finetune.audio import AudioError
 
@@ -17,12 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     sys.stdout.reconfigure(encoding="utf-8")
     try:
-        transcriber = OnnxTranscriber(
-            options.folder,
-            options.precision,
-            threads=options.threads,
-            provider=options.provider,
-        )
+        transcriber = OnnxTranscriber(**model_options(options))
         texts = transcriber.transcribe_many(options.files)
         for file, text in zip(options.files, texts, strict=True):
             answer = {"file": file, "text": text}
@@ -37,13 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The options; ``folder`` is this file's own unless another is named."""
-    parser = argparse.ArgumentParser(description="Transcribe audio with the model of this folder.")
+    parser = model_parser("Transcribe audio with the model of this folder.")
     parser.add_argument("files", nargs="+", metavar="FILE", help="WAV, FLAC, OGG, MP3 …")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--precision", help="a key of the manifest's files; default: the fastest")
-    parser.add_argument("--provider", default="cpu", help="cpu or cuda; default cpu")
-    parser.add_argument("--threads", type=int, help="default: the cores this process may use")
-    parser.add_argument("--folder", type=Path, default=Path(__file__).resolve().parent)
     return parser.parse_args(arguments)
 
 

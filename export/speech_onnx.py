@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.quiet import quiet_libraries
-from export.to_onnx import OnnxGraph
-from finetune.errors import ModelError
+from export.to_onnx import OnnxGraph, check_onnx
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,25 +35,8 @@ def export_speech_onnx(model: PreTrainedModel, path: Path, *, opset: int) -> Onn
 
 def check_speech_onnx(path: Path, *, masked: bool) -> OnnxGraph:
     """Run onnx.checker and verify the graph's names and axes; raises ModelError."""
-    import onnx
-
-    onnx.checker.check_model(str(path))
-    model = onnx.load(str(path), load_external_data=False)
-    inputs = {node.name: node for node in model.graph.input}
-    outputs = tuple(node.name for node in model.graph.output)
-    expected = ("input_values", "attention_mask") if masked else ("input_values",)
-    if set(inputs) != set(expected) or outputs != ("logits",):
-        raise ModelError(
-            f"{path.name} has unexpected inputs or outputs",
-            received=f"{', '.join(inputs)} → {', '.join(outputs)}",
-            allowed=f"{', '.join(expected)} → logits",
-        )
-    for name, node in inputs.items():
-        axes = [dimension.dim_param for dimension in node.type.tensor_type.shape.dim]
-        if len(axes) != 2 or not all(axes):
-            raise ModelError(f"{path.name}: input {name} is not dynamic in batch and length")
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    return OnnxGraph(path, opset, tuple(inputs), outputs)
+    wanted = {"input_values", "attention_mask"} if masked else {"input_values"}
+    return check_onnx(path, wanted, wanted)
 
 
 def _configuration(model: PreTrainedModel, masked: bool) -> Any:

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from export.check_rows import draw_validation
 from finetune.audio import read_audio
 from finetune.ctc import SpeechSettings, decode_ids
-from finetune.errors import FolderError, GateError
-from finetune.run_folder import Run, read_predictions, read_rows
+from finetune.errors import GateError
+from finetune.run_folder import Run
 from finetune.speech_metrics import speech_metrics, wer_difference
 
 Kind = Literal["reference", "reported", "float", "int8"]
@@ -178,16 +179,8 @@ def find_speech_failure(
 
 def choose_recordings(run: Run, count: int) -> CheckRecordings:
     """``count`` validation recordings, seeded by the recipe, with training's transcripts."""
-    rows, predictions = read_rows(run, "validation"), read_predictions(run, "validation")
-    if not len(rows) or not np.array_equal(rows["row"], predictions["row"]):
-        raise FolderError(
-            "the run's validation rows and stored predictions do not belong together",
-            received=run.folder,
-        )
-    chosen = np.arange(len(rows))
-    if count < len(rows):
-        generator = np.random.default_rng(run.recipe.seed)
-        chosen = np.sort(generator.choice(len(rows), size=count, replace=False))
+    rows, predictions, chosen = draw_validation(run, count)
+    chosen = np.sort(chosen)
     rate_hz = run.info["sampling_rate_hz"]
     return CheckRecordings(
         waves=tuple(read_audio(audio, rate_hz) for audio in rows["audio"].iloc[chosen]),

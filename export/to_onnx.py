@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +56,11 @@ def export_onnx(model: PreTrainedModel, path: Path, *, opset: int) -> OnnxGraph:
     return check_onnx(path)
 
 
-def check_onnx(path: Path) -> OnnxGraph:
+def check_onnx(
+    path: Path,
+    required: Set[str] = REQUIRED_INPUTS,
+    known: Set[str] = KNOWN_INPUTS,
+) -> OnnxGraph:
     """Run onnx.checker and verify the graph's names and axes; raises ModelError."""
     import onnx
 
@@ -63,15 +68,15 @@ def check_onnx(path: Path) -> OnnxGraph:
     model = onnx.load(str(path), load_external_data=False)
     inputs = {node.name: node for node in model.graph.input}
     outputs = tuple(node.name for node in model.graph.output)
-    if not REQUIRED_INPUTS <= inputs.keys() <= KNOWN_INPUTS or outputs != ("logits",):
+    if not required <= inputs.keys() <= known or outputs != ("logits",):
         raise ModelError(
             f"{path.name} has unexpected inputs or outputs",
             received=f"{', '.join(inputs)} → {', '.join(outputs)}",
-            allowed=f"{', '.join(sorted(KNOWN_INPUTS))} → logits",
+            allowed=f"{', '.join(sorted(known))} → logits",
         )
     for name, node in inputs.items():
         axes = [dimension.dim_param for dimension in node.type.tensor_type.shape.dim]
         if len(axes) != 2 or not all(axes):
-            raise ModelError(f"{path.name}: input {name} is not dynamic in batch and sequence")
+            raise ModelError(f"{path.name}: input {name} is not dynamic in batch and length")
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return OnnxGraph(path, opset, tuple(inputs), outputs)

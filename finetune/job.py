@@ -50,6 +50,20 @@ def prepare_job(recipe: FinetuneRecipe) -> Job:
     return Job(recipe, base, corpus, load_base_tokenizer(base), device, precision)
 
 
+def adapt_model(model: torch.nn.Module, recipe: FinetuneRecipe) -> torch.nn.Module:
+    """The base model with the recipe's adapter attached, head trainable."""
+    adapter = recipe.adapter
+    return attach_adapter(
+        model,
+        method=adapter.method,
+        rank=adapter.rank,
+        alpha=adapter.alpha,
+        dropout=adapter.dropout,
+        target_modules=adapter.target_modules,
+        gradient_checkpointing=recipe.training.gradient_checkpointing,
+    )
+
+
 def build_model(job: Job) -> torch.nn.Module:
     """Base model with a new head, adapter attached, on its device, ready to train."""
     recipe = job.recipe
@@ -63,14 +77,6 @@ def build_model(job: Job) -> torch.nn.Module:
         dropout=recipe.model.dropout,
     )
     model.config.pad_token_id = job.tokenizer.pad_token_id
-    adapted = attach_adapter(
-        model,
-        method=recipe.adapter.method,
-        rank=recipe.adapter.rank,
-        alpha=recipe.adapter.alpha,
-        dropout=recipe.adapter.dropout,
-        target_modules=recipe.adapter.target_modules,
-        gradient_checkpointing=recipe.training.gradient_checkpointing,
-    ).to(job.device)
+    adapted = adapt_model(model, recipe).to(job.device)
     start_method(adapted, recipe, job.tokenizer, job.corpus.train["text"], job.device)
     return adapted

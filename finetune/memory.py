@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from finetune.adapters import attach_adapter
 from finetune.base import BaseModel
 from finetune.base_precision import hold_base, wants_bf16_base
 from finetune.fake_model import cuda_rules, fill_with_fakes, replace_linear_layers, storages
 from finetune.host_memory import allocator_bytes
-from finetune.job import DTYPES
+from finetune.job import DTYPES, adapt_model
 from finetune.live_memory import ACTIVATIONS, GRADIENTS, OPTIMIZER, WEIGHTS, LiveMemory
 from finetune.methods import METHODS
 from finetune.models import autocast_context, load_skeleton
@@ -122,23 +121,14 @@ def _runtime_bytes(activations_bytes: int, recipe: FinetuneRecipe, shape: StepSh
 
 def build_meta_model(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -> Any:
     """The model as ``training.build_model`` makes it, on the meta device."""
-    adapter, training = recipe.adapter, recipe.training
     with torch.device("meta"):
         model = load_skeleton(base, list(recipe.data.labels.values()), recipe.model.dropout)
-        if METHODS[adapter.method].quantised:
+        if METHODS[recipe.adapter.method].quantised:
             model = replace_linear_layers(model, DTYPES[shape.precision])
-        adapted = attach_adapter(
-            model,
-            method=adapter.method,
-            rank=adapter.rank,
-            alpha=adapter.alpha,
-            dropout=adapter.dropout,
-            target_modules=adapter.target_modules,
-            gradient_checkpointing=training.gradient_checkpointing,
-        )
+        adapted = adapt_model(model, recipe)
     if wants_bf16_base(recipe, shape.precision):
         hold_base(adapted, torch.bfloat16)
-    if training.gradient_checkpointing:
+    if recipe.training.gradient_checkpointing:
         adapted.gradient_checkpointing_enable({"use_reentrant": False})
     return adapted
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from finetune.adapters import attach_adapter
 from finetune.base import BaseModel
 from finetune.base_precision import hold_frozen
-from finetune.job import DTYPES
+from finetune.job import DTYPES, adapt_model
 from finetune.memory import StepShape
 from finetune.methods import METHODS
 from finetune.models import load_base
@@ -93,25 +92,16 @@ def _timed_step(
 
 
 def _build(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -> torch.nn.Module:
-    adapter, training = recipe.adapter, recipe.training
     model = load_base(
         replace(base, random_weights=True),
         list(recipe.data.labels.values()),
-        quantize_4bit=METHODS[adapter.method].quantised,
+        quantize_4bit=METHODS[recipe.adapter.method].quantised,
         compute_dtype=DTYPES[shape.precision],
         device=shape.device,
         dropout=recipe.model.dropout,
     )
-    adapted = attach_adapter(
-        model,
-        method=adapter.method,
-        rank=adapter.rank,
-        alpha=adapter.alpha,
-        dropout=adapter.dropout,
-        target_modules=adapter.target_modules,
-        gradient_checkpointing=training.gradient_checkpointing,
-    ).to(shape.device)
+    adapted = adapt_model(model, recipe).to(shape.device)
     hold_frozen(adapted, recipe, shape.precision)
-    if training.gradient_checkpointing:
+    if recipe.training.gradient_checkpointing:
         adapted.gradient_checkpointing_enable({"use_reentrant": False})
     return adapted.train()

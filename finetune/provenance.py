@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import os
 import platform
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from finetune.cpu_flags import cpu_flags
 
 PACKAGES = (
     "torch",
@@ -74,18 +75,6 @@ def git_state() -> dict[str, Any] | None:
         return None
     commit = git("rev-parse", "HEAD")
     return commit and {"commit": commit, "dirty": bool(git("status", "--porcelain"))}
-
-
-@functools.cache
-def cpu_flags() -> frozenset[str]:
-    """Instruction-set flags as Linux names them; empty where /proc/cpuinfo is absent."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("flags"):
-                return frozenset(line.split(":", 1)[1].split())
-    except OSError:
-        pass
-    return frozenset()
 
 
 def cpu_has_bf16() -> bool:
