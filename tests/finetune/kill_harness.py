@@ -14,10 +14,8 @@ import os
 import random
 import resource
 import signal
-import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,11 +23,11 @@ from typing import Any
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import torch
+from forking import fork, fork_pair, wait_for
 from sharded_pair import check_round_trip
 
 import finetune.training  # what the children need is imported before they are forked
 from finetune.checkpoints import last_checkpoint
-from finetune.console import run_app
 from finetune.files import sha256_file
 from finetune.recipe import FinetuneRecipe
 from finetune.work_folder import work_root
@@ -95,31 +93,6 @@ def outcome(folder: Path) -> dict[str, Any]:
     hashes = {str(path.relative_to(folder)): sha256_file(path) for path in sorted(files)}
     digest = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
     return {"digest": digest, "steps": info["steps"], "timed": len(info["step_times_s"])}
-
-
-def fork(work: Callable[[], None], log: Path) -> int:
-    """Run ``work`` as the command line would, in a child that writes to ``log``; its id."""
-    child = os.fork()
-    if child:
-        return child
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    code = 70
-    try:
-        run_app(work)
-        code = 0
-    except SystemExit as end:
-        code = end.code
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush()
-    os._exit(code)
-
-
-def wait_for(child: int) -> int:
-    """The child's exit code, or minus the signal that ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def train(recipe: FinetuneRecipe, number: int | None = None, event: int = 0) -> None:
@@ -260,30 +233,6 @@ def two_processes(root: Path) -> dict[str, Any]:
         "log": log.read_text("utf-8"),
         "sharded": sharded.read_text("utf-8"),
     }
-
-
-def fork_pair(
-    work: Callable[[], None], log: Path, until: Callable[[], bool] | None = None
-) -> list[int]:
-    """Two children as ``torchrun`` would start them; killed once ``until`` is true."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def join(rank: int) -> None:
-        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-        os.environ |= {name: str(value) for name, value in names.items()}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        work()
-
-    children = [fork(lambda rank=rank: join(rank), log) for rank in (0, 1)]
-    if until is not None:
-        patience = time.monotonic() + 300
-        while not until() and time.monotonic() < patience:
-            time.sleep(0.02)
-        for child in children:
-            os.kill(child, signal.SIGKILL)
-    return [wait_for(child) for child in children]
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -233,25 +232,6 @@ def test_adalora_needs_two_steps(make_base, reviews, tmp_path: Path) -> None:
     recipe = recipe_of("adalora", make_base("roberta"), reviews, tmp_path / "run", max_steps=1)
     with pytest.raises(RecipeError, match="two steps"):
         finetune(recipe, report=lambda line: None)
-
-
-@pytest.mark.parametrize(
-    ("adapter", "told"),
-    [
-        ({"method": "lora", "learning_rate_ratio": 4}, "belongs to lora"),
-        ({"method": "pissa", "dropout": 0.1}, "must be 0 with pissa"),
-        ({"method": "prefix"}, "'lora', 'qlora', 'dora'"),
-    ],
-)
-def test_keys_that_do_not_fit_the_method_are_refused(adapter: dict, told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
-        AdapterSection.model_validate(adapter)
-
-
-def test_keys_that_mean_nothing_to_the_method_are_told() -> None:
-    assert AdapterSection(method="ia3", rank=4, alpha=32).unused == ["rank"]
-    assert AdapterSection(method="head", target_modules="attention").unused == ["target_modules"]
-    assert AdapterSection(method="dora", rank=4).unused == []
 
 
 def test_weights_of_another_model_are_refused(train, make_base) -> None:
