@@ -1,14 +1,18 @@
-"""Train and export in a process that gives its memory back: run by ``bench/suite.py``.
+"""Train and export in a process that gives its memory back: started by ``StageProcess``.
 
-One process does both for a recipe, so that the libraries are imported once. The job comes as one
-JSON line on standard input; when that pipe ends, the suite is gone and so is this process.
+A job comes as one JSON line on standard input; when that pipe ends, the suite is gone and so is
+this process. Called with a file descriptor, it imports the libraries once and forks a child for
+each job, whose exit code it writes there; without one it does one job and exits with its code.
 """
 
 from __future__ import annotations
 
 import _thread
+import contextlib
+import importlib
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -16,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.stages import Record, export_key, finetune_key, finish, read_record
-from finetune.console import run_app, say
+from finetune.console import quiet_libraries, run_app, say
 from finetune.errors import GateError
 from finetune.recipe import FinetuneRecipe
 
@@ -64,8 +68,33 @@ def export(recipe: FinetuneRecipe, run: Record, target: Path) -> Record:
 
 
 def main() -> None:
-    """Read the job, watch the pipe, run; exit code 0, 1 (a gate failed) or 2 (wrong input)."""
-    job = json.loads(sys.stdin.readline())
+    """Read jobs, watch the pipe, run; exit code 0, 1 (a gate failed) or 2 (wrong input)."""
+    if len(sys.argv) == 1:
+        _run(sys.stdin.readline())
+    else:
+        serve(int(sys.argv[1]))
+
+
+def serve(reply: int) -> None:
+    """Fork a child for each job, and write its exit code and a line end to ``reply``."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child answers it
+    quiet_libraries()
+    for libraries in ("finetune.training", "export.artifact"):
+        importlib.import_module(libraries)
+    while line := sys.stdin.readline():
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.close(reply)
+            _run(line)
+            return
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        with contextlib.suppress(BrokenPipeError):  # the suite is gone, and so is the next line
+            os.write(reply, f"{code}\n".encode())
+
+
+def _run(line: str) -> None:
+    job = json.loads(line)
     sys.argv = job["argv"]  # what provenance records as the command
     threading.Thread(target=_leave_with_suite, daemon=True).start()
     run_app(lambda: run_stages(job))

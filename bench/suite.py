@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.benchmark import check_target, run_benchmark
-from bench.driver import package_environment
 from bench.settings import UNMEASURED
+from bench.stage_launch import StageProcess
 from bench.stages import (
     Record,
     adopt_run,
@@ -70,11 +67,12 @@ def run_suite(
     write_text(suite.folder / "suite.yaml", dump_recipe(suite))
     finished: list[Record] = []
     failures: list[str] = []
-    for number, job in enumerate(jobs, start=1):
-        where = f"{number}/{len(jobs)} {job.recipe.name}"
-        records = finish_job(job, where, adopt=not fresh, report=report)
-        finished += records
-        failures += [f"{one.folder}: {one.failure}" for one in records if one.failure]
+    with StageProcess() as process:
+        for number, job in enumerate(jobs, start=1):
+            where = f"{number}/{len(jobs)} {job.recipe.name}"
+            records = finish_job(job, where, process, adopt=not fresh, report=report)
+            finished += records
+            failures += [f"{one.folder}: {one.failure}" for one in records if one.failure]
     page = benchmark_stage(suite, finished, measure_again=measure_again, report=report)
     if failures:
         raise GateError(
@@ -104,7 +102,9 @@ def forget_stages(suite: SuiteRecipe, jobs: Sequence[Job]) -> None:
             record_path("export", job.artifact).unlink(missing_ok=True)
 
 
-def finish_job(job: Job, where: str, *, adopt: bool, report: Report) -> list[Record]:
+def finish_job(
+    job: Job, where: str, process: StageProcess, *, adopt: bool, report: Report
+) -> list[Record]:
     """The records of a recipe's run and artifact, made now unless they are done.
 
     ``adopt`` takes over a run that was made by hand. Raises StageFailed, and FolderError where
@@ -115,7 +115,7 @@ def finish_job(job: Job, where: str, *, adopt: bool, report: Report) -> list[Rec
         told = f"{where} done before; " if run else f"{where} "
         report(told + ("export" if run else "train") + (" and export" if not run else ""))
         began = time.perf_counter()
-        code = start_process(job)
+        code = process.run(job.recipe, job.artifact)
         run, artifact = finished_stages(job, adopt=False)
         if code not in (0, GateError.exit_code) or run is None:
             raise StageFailed(f"{where} has failed", code)
@@ -141,30 +141,6 @@ def finished_stages(job: Job, *, adopt: bool) -> tuple[Record | None, Record | N
     if artifact is None or artifact.key != export_key(run, job.recipe):
         return run, None
     return run, artifact
-
-
-def start_process(job: Job) -> int:
-    """Train and export in a fresh process that shares this terminal; its exit code."""
-    content = {
-        "argv": sys.argv,
-        "recipe": job.recipe.model_dump(mode="json"),
-        "artifact": str(job.artifact) if job.artifact else None,
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "bench.stage_process"],
-        stdin=subprocess.PIPE,
-        env=package_environment(),
-        text=True,
-        encoding="utf-8",
-    )
-    try:
-        process.stdin.write(json.dumps(content) + "\n")
-        process.stdin.flush()
-        return process.wait()
-    except BaseException:
-        process.stdin.close()  # the child ends with this pipe, and cleans up
-        process.wait()
-        raise
 
 
 def benchmark_stage(

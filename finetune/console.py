@@ -19,7 +19,7 @@ errors = Console(stderr=True, highlight=False)
 
 def run_app(app: typer.Typer) -> None:
     """Run the app; a KotuneError is one message and its exit code, never a traceback."""
-    _quiet_libraries()
+    quiet_libraries()
     sys.stdout.reconfigure(line_buffering=True)  # a log file shows progress as a terminal does
     try:
         app()
@@ -41,7 +41,7 @@ def tell(text: str) -> None:
     say(escape(text))
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Progress and warnings of the libraries give way to ours; set KOTUNE_VERBOSE to see them."""
     if os.environ.get("KOTUNE_VERBOSE"):
         return
