@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from finetune.console import console, errors, say
 from finetune.errors import RecipeError
+
+if TYPE_CHECKING:
+    from finetune.recipe import FinetuneRecipe
 
 UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -26,6 +30,9 @@ def plan_recipe(
         str | None, typer.Option(help="cpu or cuda; a GPU may be planned without one")
     ] = None,
     probe: Annotated[bool, typer.Option(help="take ten seconds of real steps for the time")] = True,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="every method, precision and checkpointing in a table")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
     """Tell the memory, the steps and the time of RECIPE; loads no weights and trains nothing."""
@@ -35,20 +42,36 @@ def plan_recipe(
     room = None if memory is None else parse_bytes(memory)
     words = [*(overrides or []), *([f"training.device={device}"] if device else [])]
     resolved = load_recipe(FinetuneRecipe, recipe, words)
+    if compare:
+        if room is not None:
+            raise RecipeError("--compare shows all, --memory picks one", next_step="one of the two")
+        _compare(resolved, as_json)
+        return
     from finetune.plan_table import plan_record, plan_tables
     from finetune.planning import make_plan
 
-    plan = make_plan(
-        resolved,
-        memory_bytes=room,
-        probe=probe,
-        report=lambda line: errors.print(line, style="dim"),
-    )
+    plan = make_plan(resolved, memory_bytes=room, probe=probe, report=_tell)
     if as_json:
         typer.echo(json.dumps(plan_record(plan), ensure_ascii=False, indent=2))
         return
     for part in plan_tables(plan):
         say(part) if isinstance(part, str) else console.print(part)
+
+
+def _compare(recipe: FinetuneRecipe, as_json: bool) -> None:
+    from finetune.plan_compare import compare_plans, comparison_record, comparison_table
+
+    comparison = compare_plans(recipe, _tell)
+    if as_json:
+        typer.echo(json.dumps(comparison_record(comparison), ensure_ascii=False, indent=2))
+        return
+    console.print(comparison_table(comparison))
+    for note in comparison.notes:
+        say(f"note: {note}")
+
+
+def _tell(line: str) -> None:
+    errors.print(escape(line), style="dim")
 
 
 def parse_bytes(text: str) -> int:

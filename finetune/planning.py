@@ -66,10 +66,8 @@ def make_plan(
     notes = [note] if note else []
     lengths = read_lengths(recipe, base)
     notes += [lengths.note] if lengths.note else []
-    outside = (
-        CUDA_CONTEXT_BYTES if _device(recipe) == "cuda" else psutil.Process().memory_info().rss
-    )
-    estimate = _estimator(base, lengths, report)
+    outside = outside_bytes(recipe)
+    estimate = memory_estimator(base, lengths, report)
     need = estimate(recipe)
     fit = None
     if memory_bytes is not None:
@@ -131,6 +129,13 @@ def step_shape(recipe: FinetuneRecipe, lengths: Lengths) -> StepShape:
     )
 
 
+def outside_bytes(recipe: FinetuneRecipe) -> int:
+    """What stands in memory beside the training: a CUDA context, or Python and the libraries."""
+    if _device(recipe) == "cuda":
+        return CUDA_CONTEXT_BYTES
+    return psutil.Process().memory_info().rss
+
+
 def _device(recipe: FinetuneRecipe) -> str:
     """Where it would run; CUDA may be planned where there is none."""
     return "cuda" if recipe.training.device == "cuda" else choose_device(recipe.training.device)
@@ -145,7 +150,7 @@ def _precision(asked: str, device: str) -> str:
     return choose_precision(asked, device)
 
 
-def _estimator(
+def memory_estimator(
     base: BaseModel, lengths: Lengths, report: Report
 ) -> Callable[[FinetuneRecipe], MemoryNeed]:
     """``estimate_memory`` that remembers, and says what it is at."""

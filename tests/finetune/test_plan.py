@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 from finetune.adapters import attach_adapter
@@ -19,10 +21,12 @@ from finetune.errors import RecipeError
 from finetune.memory import MemoryNeed
 from finetune.models import load_base
 from finetune.plan_command import parse_bytes
+from finetune.plan_compare import compare_plans, comparison_table
 from finetune.plan_data import Lengths, count_steps, padded_tokens
 from finetune.plan_fit import fit_recipe
 from finetune.planning import make_plan
 from finetune.recipe import FinetuneRecipe
+from finetune.recipe_files import dump_recipe
 from kotune import app
 
 
@@ -196,3 +200,32 @@ def test_the_base_is_held_only_where_that_is_known_to_be_sound(make_recipe, make
     assert hold_frozen(model, make_recipe("lora", base_precision="fp32"), "bf16") is None
     assert hold_frozen(model, make_recipe("lora"), "fp32") is None
     assert {value.dtype for value in model.parameters()} == {torch.float32}
+
+
+def test_a_comparison_holds_every_combination(make_recipe, tmp_path: Path) -> None:
+    """On a GPU that is not there: fp32 and bf16 of full, LoRA, QLoRA and the recipe's own."""
+    recipe = make_recipe("ia3", device="cuda", precision="auto")
+    comparison = compare_plans(recipe, report=lambda line: None)
+    found = {
+        (one.method, one.precision, one.gradient_checkpointing): one.need
+        for one in comparison.combinations
+    }
+    assert len(found) == len(comparison.combinations) == 4 * 2 * 2
+    full, lora = found["full", "fp32", False], found["lora", "fp32", False]
+    assert full.optimizer_bytes > 5 * lora.optimizer_bytes
+    assert found["full", "fp32", True].activations_bytes < full.activations_bytes
+    alone = make_plan(make_recipe("lora", device="cuda", precision="fp32"), probe=False)
+    assert alone.need == lora
+
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(recipe), encoding="utf-8")
+    printed = CliRunner().invoke(app, ["plan", str(path), "--compare", "--json"])
+    record = json.loads(printed.stdout)
+    assert [one["peak_bytes"] for one in record["combinations"]] == [
+        one.need.peak_bytes for one in comparison.combinations
+    ]
+    told = Console(file=io.StringIO(), width=140)
+    told.print(comparison_table(comparison))
+    assert told.file.getvalue().count("qlora") == 4
+    refused = CliRunner().invoke(app, ["plan", str(path), "--compare", "--memory", "1GB"])
+    assert isinstance(refused.exception, RecipeError)
