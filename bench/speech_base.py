@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from export.artifact_folder import write_draft
+from export.candidates import FILES
 from export.processor import host_instruction_set
 from export.quantize import quantize_dynamic
 from export.quiet import quiet_libraries
-from export.speech import FP32_FILE, HEAD, INT8_FILE
+from export.speech import FP32_FILE, HEAD
 from finetune.ctc import CHUNK_S, STRIDE_S
 from finetune.tasks import SPEECH
 
+INT8_FILE = FILES["int8-dynamic"][1]
 CHARACTERS = list("ETAONIHSRDLUMWCFGYPBVK'XJQZ")  # with five special tokens: vocabulary 32
 OPSET = 17
 
