@@ -14,8 +14,16 @@ import numpy as np
 import soundfile
 
 from bench.benchmark import check_target, warn_if_busy
+from bench.compose import (
+    artifact_ladders,
+    commands_of,
+    plain_command,
+    training_curves,
+    training_facts,
+)
 from bench.driver import WorkerFailed, WorkerProcess
-from bench.report.speech import SCHEMA, write_speech_report
+from bench.report.speech import write_speech_report
+from bench.report.speech_results import BASE, SCHEMA
 from bench.speech_settings import SpeechBenchSection
 from bench.speech_variants import (
     SpeechVariant,
@@ -25,6 +33,7 @@ from bench.speech_variants import (
     trained_variants,
 )
 from bench.timing import round_orders
+from bench.variants import Contender
 from export.artifact_folder import MANIFEST
 from export.processor import available_cores
 from finetune.audio import read_audio
@@ -84,18 +93,24 @@ def run_speech_benchmark(
         baselines = {run.method: variants[0].name}
         if settings.base_size:
             report("making base-960h's architecture with random weights")
-            base = base_variants(scratch)
-            baselines["base"] = base[0].name
+            base = base_variants(run, artifact, scratch)
+            baselines[BASE] = base[0].name
             variants += base
         if settings.conv_ablation:
             variants += conv_variants(variants, scratch)
         recordings = write_recordings(run, settings, scratch)
         measured = measure_speech(variants, recordings, settings, threads, report)
+    pair, environment = [Contender(run, artifact)], collect_provenance(settings.seed)
     content = {
         "name": output.name,
-        "environment": collect_provenance(settings.seed),
+        "created": environment["created"],
+        "commands": commands_of(pair, environment["command"]),
+        "environment": {**environment, "command": plain_command(environment["command"])},
         "settings": {**settings.model_dump(mode="json"), "threads": threads},
         "run": {"name": run.name, "method": run.method, "parameters": run.info["parameters"]},
+        "training": training_facts(pair),
+        "curves": training_curves(pair),
+        "ladders": artifact_ladders(pair),
         "baselines": baselines,
         "references": recordings.references,
         "variants": [describe(one, measured[one.name]) for one in variants],
@@ -208,7 +223,7 @@ class _Bench:
         """Peak memory, then the test recordings; random weights say nothing worth reading."""
         worker, result = self.workers[one.name], self.results[one.name]
         result.peak_memory_bytes = worker.ask("memory")["peak_memory_bytes"]
-        if one.group != "base":
+        if one.group != BASE:
             result.transcripts = worker.ask("transcribe", files=self.recordings.test)["transcripts"]
 
 

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from export.artifact_folder import write_draft
+from export.candidates import FILES
+from export.precisions import asked_files, keep_files
 from export.processor import host_instruction_set
-from export.quantize import quantize_dynamic
 from export.quiet import quiet_libraries
-from export.speech import FP32_FILE, HEAD, INT8_FILE
-from finetune.ctc import CHUNK_S, STRIDE_S
+from export.speech import CONVOLUTIONS, FP32_FILE, HEAD
+from export.speech_calibration import read_feeds
+from export.workshop import Workshop
+from finetune.audio import AudioSource
+from finetune.ctc import CHUNK_S, STRIDE_S, read_speech_settings
 from finetune.tasks import SPEECH
 
 CHARACTERS = list("ETAONIHSRDLUMWCFGYPBVK'XJQZ")  # with five special tokens: vocabulary 32
 OPSET = 17
+CALIBRATED_S = 5.0  # of each recording: weights drawn at random have no range worth hours
+MANIFEST = {
+    "name": "wav2vec2-base-random",
+    "task": SPEECH,
+    "method": "full",
+    "status": "passed",
+    "labels": [],
+    "max_length": None,
+    "pad_token_id": 0,
+    "chunk_s": CHUNK_S,
+    "stride_s": STRIDE_S,
+}
 
 
-def make_base_model(scratch: Path, seed: int = 0) -> tuple[Path, Path]:
-    """(model folder, artifact folder): 768 wide, 12 layers, conv_dim 512 x 7, vocabulary 32.
+def make_base_model(
+    scratch: Path, precisions: Sequence[str], recordings: Sequence[AudioSource], seed: int = 0
+) -> tuple[Path, Path, dict[str, Any]]:
+    """(model folder, artifact folder, its files): 768 wide, 12 layers, conv_dim 512 x 7.
 
     Those are the defaults of transformers' Wav2Vec2Config, which describe base-960h.
+    ``precisions`` are keys of an artifact's files, ``recordings`` calibrate them.
     """
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
@@ -36,23 +58,34 @@ def make_base_model(scratch: Path, seed: int = 0) -> tuple[Path, Path]:
         Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(place)
     model.config.save_pretrained(artifact)
     export_speech_onnx(model, artifact / FP32_FILE, opset=OPSET)
-    quantize_dynamic(artifact / FP32_FILE, artifact / INT8_FILE, head_modules=HEAD)
-    write_draft(
-        artifact,
-        {
-            "name": "wav2vec2-base-random",
-            "task": SPEECH,
-            "method": "full",
-            "status": "passed",
-            "labels": [],
-            "max_length": None,
-            "pad_token_id": 0,
-            "chunk_s": CHUNK_S,
-            "stride_s": STRIDE_S,
-            "files": {"fp32": {"path": FP32_FILE}, "int8": {"path": INT8_FILE}},
-        },
+    manifest = {**MANIFEST, "files": {"fp32": {"path": FP32_FILE}}}
+    _quantize_base(artifact, manifest, precisions, recordings)
+    write_draft(artifact, manifest)
+    return folder, artifact, manifest["files"]
+
+
+def _quantize_base(
+    artifact: Path,
+    manifest: dict[str, Any],
+    precisions: Sequence[str],
+    recordings: Sequence[AudioSource],
+) -> None:
+    """Make the files beside fp32 with the export's own hands; there is nothing to balance."""
+    settings = read_speech_settings(artifact, CALIBRATED_S, 0)
+    names = {key: precision for precision, (key, _) in FILES.items()}
+    workshop = Workshop(
+        folder=artifact,
+        manifest=manifest,
+        head_modules=HEAD,
+        plain=artifact / FP32_FILE,
+        make_feeds=partial(read_feeds, recordings, settings, ["input_values"]),
+        smooth_alpha=0,
+        device="cpu",
+        float_types=CONVOLUTIONS,
     )
-    return folder, artifact
+    wanted = [names[key] for key in precisions if key in names]
+    made = asked_files(workshop, wanted, "minmax")
+    keep_files(workshop, made, lambda precision, step: None, "onnx-fp32")
 
 
 def quantize_convolutions(source: Path, target: Path) -> None:

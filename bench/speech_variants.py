@@ -7,28 +7,37 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.report.speech_results import BASE
 from export.artifact_folder import MANIFEST, Artifact, open_artifact, write_draft
 from export.files import model_bytes
 from finetune.errors import FolderError
 from finetune.files import sha256_file
+from finetune.methods import METHODS
 from finetune.provenance import cpu_has_bf16
-from finetune.run_folder import Run, open_run
+from finetune.run_folder import Run, open_run, read_rows
 
-BASE = "base"  # the group of the random-weights base size
 CONV = "int8conv"
-DESCRIPTIONS = {
-    "pytorch-fp32": "PyTorch, adapter merged",
-    "pytorch-bf16": "PyTorch under autocast to bfloat16",
-    "onnx-fp32": "ONNX Runtime",
-    "onnx-int8": "ONNX Runtime, dynamic int8 on MatMul",
-    "onnx-fp16": "ONNX Runtime, half precision",
-    "onnx-int8conv": "ONNX Runtime, dynamic int8 on MatMul and Conv (ablation)",
+CALIBRATION_ROWS = 16
+RUNTIMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+PRECISIONS = {
+    "fp32": "",
+    "int8": ", dynamic int8 on MatMul",
+    "int8-static": ", static int8 on MatMul, calibrated",
+    "int8-weight": ", weights in int8",
+    "int4": ", weights in int4",
+    "fp16": ", half precision",
+    "bf16": ", bfloat16",
+    "openvino-int8": ", static int8 on MatMul by NNCF",
+    CONV: ", dynamic int8 on MatMul and Conv (ablation)",
 }
 
 
 @dataclass(frozen=True)
 class SpeechVariant:
-    """One row of the report. ``folder`` is what is loaded: a run, model folder or artifact."""
+    """One row of the report. ``folder`` is what is loaded: a run, model folder or artifact.
+
+    ``file`` is the artifact's precision that is opened, a key of its manifest's files.
+    """
 
     name: str
     group: str
@@ -36,11 +45,18 @@ class SpeechVariant:
     precision: str
     folder: str
     size_bytes: int
+    file: str | None = None
 
     @property
     def description(self) -> str:
         """What it is, in words."""
-        return DESCRIPTIONS[f"{self.runtime}-{self.precision}"]
+        if self.runtime == "pytorch":
+            adapted = self.group in METHODS and METHODS[self.group].has_adapter
+            merged = ", adapter merged" if adapted else ""
+            half = ", under autocast to bfloat16" if self.precision == "bf16" else ""
+            return f"PyTorch{merged}{half}"
+        said = PRECISIONS.get(self.file) or PRECISIONS[self.precision]
+        return RUNTIMES[self.runtime] + said
 
     def as_job(self) -> dict[str, Any]:
         """The same in JSON's terms, for a worker."""
@@ -72,41 +88,21 @@ def trained_variants(run: Run, artifact: Artifact) -> list[SpeechVariant]:
     weights = sum(path.stat().st_size for path in (run.folder / "model").glob("*.safetensors"))
     return [
         *_pytorch(run.method, str(run.folder), weights),
-        *(
-            SpeechVariant(
-                f"{run.method}-onnx-{precision}",
-                run.method,
-                "onnx",
-                precision,
-                str(artifact.folder),
-                model_bytes(artifact.path(precision)),
-            )
-            for precision in artifact.precisions
-        ),
+        *_exported(run.method, artifact.folder, artifact.manifest["files"]),
     ]
 
 
-def base_variants(scratch: Path) -> list[SpeechVariant]:
-    """The same for base-960h's architecture with random weights, made in ``scratch``."""
+def base_variants(run: Run, artifact: Artifact, scratch: Path) -> list[SpeechVariant]:
+    """base-960h's architecture with random weights in the artifact's precisions, in ``scratch``.
+
+    The run's validation recordings calibrate what is to be calibrated.
+    """
     from bench.speech_base import make_base_model
 
-    model, artifact = make_base_model(scratch)
+    audio = read_rows(run, "validation")["audio"].tolist()[:CALIBRATION_ROWS]
+    model, folder, files = make_base_model(scratch, artifact.precisions, audio)
     weights = (model / "model.safetensors").stat().st_size
-    files = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
-    return [
-        *_pytorch(BASE, str(model), weights),
-        *(
-            SpeechVariant(
-                f"{BASE}-onnx-{name}",
-                BASE,
-                "onnx",
-                name,
-                str(artifact),
-                model_bytes(artifact / path),
-            )
-            for name, path in files.items()
-        ),
-    ]
+    return [*_pytorch(BASE, str(model), weights), *_exported(BASE, folder, files)]
 
 
 def conv_variants(variants: Sequence[SpeechVariant], scratch: Path) -> list[SpeechVariant]:
@@ -130,10 +126,21 @@ def conv_variants(variants: Sequence[SpeechVariant], scratch: Path) -> list[Spee
         made.append(
             SpeechVariant(
                 f"{one.group}-onnx-{CONV}", one.group, "onnx", CONV, str(target),
-                model_bytes(target / file),
+                model_bytes(target / file), CONV,
             )
         )  # fmt: skip
     return made
+
+
+def _exported(group: str, folder: Path, files: dict[str, Any]) -> list[SpeechVariant]:
+    """A variant of every file: ``<group>-<runtime>-<precision>``."""
+    found = []
+    for file, entry in files.items():
+        runtime = entry.get("runtime", "onnx")
+        precision, size = file.removeprefix("openvino-"), model_bytes(folder / entry["path"])
+        name = f"{group}-{runtime}-{precision}"
+        found.append(SpeechVariant(name, group, runtime, precision, str(folder), size, file))
+    return found
 
 
 def _pytorch(group: str, folder: str, weights: int) -> list[SpeechVariant]:

@@ -58,11 +58,11 @@ class SpeechWorker:
 def load_variant(variant: dict[str, Any], threads: int) -> tuple[Frames, SpeechSettings]:
     """The variant's frames function and settings; nothing else is imported."""
     folder = Path(variant["folder"])
-    if variant["runtime"] == "onnx":
+    if variant["file"] is not None:
         from export.speech_runtime import OnnxTranscriber
 
         runtime = OnnxTranscriber(
-            folder, variant["precision"], threads=threads, verify=False, allow_failed=True
+            folder, variant["file"], threads=threads, verify=False, allow_failed=True
         )
         return runtime.frames, runtime.settings
     import torch

@@ -27,8 +27,14 @@ from export.card import write_card
 from export.files import model_bytes
 from export.origin import describe_origin
 from export.parity import Ladder, Thresholds, choose_rows, unpadded_logits
-from export.precisions import check_precisions, make_files, measure_all_stability
-from export.workshop import Workshop, calibration_texts
+from export.precisions import (
+    asked_files,
+    check_precisions,
+    keep_files,
+    measure_all_stability,
+    search_files,
+)
+from export.workshop import Workshop, calibration_feeds
 from finetune.errors import ModelError, RecipeError
 from finetune.provenance import collect_provenance
 from finetune.recipe import ExportSection, FinetuneRecipe
@@ -77,7 +83,7 @@ def export_run(
     target = Path(target) if target is not None else Path("artifacts") / run.name
     check_target(target)
     check_target(failed_target(target))
-    check_precisions(settings)
+    check_precisions(() if settings.search else settings.precisions, settings.device)
     thresholds = Thresholds(
         settings.max_logit_difference,
         settings.max_accuracy_drop,
@@ -132,7 +138,7 @@ def _build(run: Run, settings: ExportSection, ladder: Ladder, folder: Path) -> N
         **asdict(encoder),
         plain=folder / FP32_FILE,
         fused=fused,
-        calibration_texts=partial(calibration_texts, run, settings.calibration_rows),
+        make_feeds=partial(calibration_feeds, run, settings.calibration_rows, folder, manifest),
         smooth_alpha=settings.smooth_alpha,
         int8_embeddings=settings.int8_embeddings,
         device=settings.device,
@@ -141,7 +147,11 @@ def _build(run: Run, settings: ExportSection, ladder: Ladder, folder: Path) -> N
     def check(precision: str, step: tuple[str, Any, str]) -> None:
         _check_runtime(folder, manifest, ladder, precision, step, provider=settings.device)
 
-    make_files(workshop, settings, ladder, check, parent)
+    if settings.search:
+        made = search_files(workshop, settings, ladder)
+    else:
+        made = asked_files(workshop, settings.precisions, settings.calibration)
+    keep_files(workshop, made, check, parent)
     measure_all_stability(workshop, settings, ladder, run.recipe.seed)
     files.pop("fused", None)
     for entry in files.values():

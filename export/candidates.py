@@ -81,9 +81,11 @@ def default_candidate(precision: str, workshop: Workshop, calibration: str) -> C
         graph = "plain" if workshop.fused is None else "fused"
         return Candidate(precision, graph=graph, int8_embeddings=embeddings)
     if precision == "int8-static":
-        balanced = workshop.smooth_alpha > 0
         return Candidate(
-            precision, calibration=calibration, balanced=balanced, int8_embeddings=embeddings
+            precision,
+            calibration=calibration,
+            balanced=workshop.balances,
+            int8_embeddings=embeddings,
         )
     quantized = precision in QUANTIZED
     return Candidate(precision, int8_embeddings=embeddings and quantized)
@@ -97,7 +99,7 @@ def search_candidates(precision: str, workshop: Workshop) -> list[Candidate]:
     if precision == "int8-static":
         return [
             Candidate(precision, calibration=calibration, balanced=balanced)
-            for balanced in ((False, True) if workshop.smooth_alpha else (False,))
+            for balanced in ((False, True) if workshop.balances else (False,))
             for calibration in CALIBRATIONS
         ]
     if precision in ("int4", "int8-weight"):
@@ -162,7 +164,12 @@ def _build(candidate: Candidate, workshop: Workshop, target: Path) -> dict[str, 
             }
         case "openvino-int8":
             count = quantize_openvino(
-                source, target, workshop.feeds, head_modules=head, keep_float=keep
+                source,
+                target,
+                workshop.feeds,
+                head_modules=head,
+                keep_float=keep,
+                float_types=workshop.float_types,
             )
             return {"runtime": "openvino", "quantization": "static", "integer_constants": count}
     raise ModelError("there is no such precision", received=candidate.precision)

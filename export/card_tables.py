@@ -130,5 +130,7 @@ def _with_interval(step: dict[str, Any], key: str, interval_key: str) -> str:
 
 
 def _processor(entry: dict[str, Any]) -> str:
+    if entry.get("runtime") == "openvino":
+        return "CPU, OpenVINO"
     chosen = entry.get("instruction_set")
     return f"CPU, {chosen['name']}" if chosen else "any"

@@ -1,4 +1,4 @@
-"""Which validation rows a ladder checks on."""
+"""Which validation rows a ladder checks on, which training rows calibrate."""
 
 from __future__ import annotations
 
@@ -25,3 +25,9 @@ def draw_validation(run: Run, count: int) -> tuple[pd.DataFrame, pd.DataFrame, n
         generator = np.random.default_rng(run.recipe.seed)
         chosen = generator.choice(len(rows), size=count, replace=False)
     return rows, predictions, chosen
+
+
+def draw_calibration(rows: int, count: int, seed: int) -> list[int]:
+    """Positions of ``count`` of so many training rows, ascending."""
+    generator = np.random.default_rng(seed)
+    return sorted(generator.choice(rows, size=min(count, rows), replace=False).tolist())

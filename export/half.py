@@ -15,6 +15,7 @@ BLOCKED = (  # sums and exponentials over many values: 65504 is soon reached, sm
     "LayerNormalization",
     "SkipLayerNormalization",
     "EmbedLayerNormalization",
+    "InstanceNormalization",  # group norm: a variance over all samples of a recording
     "ReduceMean",
     "ReduceSum",
     "Pow",

@@ -65,6 +65,23 @@ def verify_files(
             raise ArtifactError(f"{folder / name} was changed: its SHA-256 is not the manifest's")
 
 
+def verify_opened(
+    folder: Path,
+    manifest: dict[str, Any],
+    precision: str,
+    verify: bool | str,
+    beside: tuple[str, ...],
+) -> None:
+    """Hash every file; with "read" a precision's and those ``beside`` it; with False none.
+
+    Raises ArtifactError naming the changed file.
+    """
+    if not verify:
+        return
+    parts = manifest["files"][precision]["path"].removesuffix("xml")  # .bin stands beside .xml
+    verify_files(folder, manifest, (*beside, parts) if verify == "read" else None)
+
+
 def choose_precision(manifest: dict[str, Any], wanted: str | None, provider: str) -> str:
     """``wanted``, or the fastest file for the provider; raises ArtifactError.
 

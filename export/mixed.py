@@ -24,8 +24,7 @@ def rank_layers(
     takes far longer, the layers are ranked in ONNX Runtime's static int8.
     """
     if candidate.precision == "openvino-int8":
-        balanced = workshop.smooth_alpha > 0
-        candidate = Candidate("int8-static", calibration="minmax", balanced=balanced)
+        candidate = Candidate("int8-static", calibration="minmax", balanced=workshop.balances)
     layers = list(candidate_layers(candidate, workshop))
     path = workshop.scratch("sensitivity") / "model.onnx"
     found = []

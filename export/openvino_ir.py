@@ -54,11 +54,13 @@ def quantize_openvino(
     *,
     head_modules: tuple[str, ...],
     keep_float: Sequence[str] = (),
+    float_types: Sequence[str] = (),
 ) -> int:
     """Write an ONNX file as int8 IR to ``target``; how many weights are int8.
 
     NNCF's post-training quantisation with its transformer model type: mixed preset, SmoothQuant.
-    The head, BERT's pooler and the products named in ``keep_float`` stay float.
+    The head, BERT's pooler, the products named in ``keep_float`` and operators of ``float_types``
+    stay float.
     """
     _without_telemetry()
     import nncf
@@ -73,6 +75,7 @@ def quantize_openvino(
             subset_size=len(feeds),
             ignored_scope=nncf.IgnoredScope(
                 names=list(keep_float),
+                types=list(float_types),
                 patterns=[f"^/{name}/.*" for name in float_modules],
                 validate=False,
             ),

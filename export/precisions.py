@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,41 +26,44 @@ from finetune.errors import RecipeError
 from finetune.recipe import ExportSection
 
 Check = Callable[[str, tuple[str, str, str]], None]
+Made = tuple[Candidate, Path | None, dict[str, Any]]  # None: still to be built
 ALL = tuple(FILES)
 DEFAULT = ("int8-dynamic",)
 
 
-def check_precisions(settings: ExportSection) -> None:
-    """Refuse, before anything is run, what this machine cannot make; raises RecipeError."""
-    if settings.device == "cuda" and (reason := refusal("fp32", "cuda")):
+def check_precisions(precisions: Sequence[str] | None, device: str) -> None:
+    """Refuse, before anything is run, what this machine cannot make; raises RecipeError.
+
+    None: DEFAULT, as elsewhere here.
+    """
+    if device == "cuda" and (reason := refusal("fp32", "cuda")):
         raise RecipeError("export.device=cuda", received=reason, next_step="device=cpu")
-    if settings.search:
-        return
-    for precision in settings.precisions or DEFAULT:
-        reason = refusal(precision, settings.device)
+    for precision in DEFAULT if precisions is None else precisions:
+        reason = refusal(precision, device)
         if reason:
             raise RecipeError(
-                f"{precision} cannot be made for {settings.device} here",
+                f"{precision} cannot be made for {device} here",
                 received=reason,
-                allowed=", ".join(one for one in ALL if not refusal(one, settings.device)),
+                allowed=", ".join(one for one in ALL if not refusal(one, device)),
             )
 
 
-def make_files(
-    workshop: Workshop, settings: ExportSection, ladder: Ladder, check: Check, parent: str
-) -> None:
-    """Fill the manifest's files, search and preferred; ``check`` climbs a file's ladder step.
+def asked_files(
+    workshop: Workshop, precisions: Sequence[str] | None, calibration: str
+) -> list[Made]:
+    """The candidates of the precisions named, none of them built yet."""
+    return [
+        (default_candidate(precision, workshop, calibration), None, {})
+        for precision in precisions or DEFAULT
+        if precision != "fp32"
+    ]
+
+
+def keep_files(workshop: Workshop, made: Sequence[Made], check: Check, parent: str) -> None:
+    """Fill the manifest's files; ``check`` climbs a file's ladder step.
 
     ``parent`` is the ladder's step of the last float ONNX graph.
     """
-    if settings.search:
-        made = _search(workshop, settings, ladder)
-    else:
-        made = [
-            (default_candidate(precision, workshop, settings.calibration), None, {})
-            for precision in settings.precisions or DEFAULT
-            if precision != "fp32"
-        ]
     for candidate, source, facts in made:
         key, file = FILES[candidate.precision]
         target = workshop.folder / file
@@ -100,10 +103,8 @@ def measure_all_stability(
     workshop.manifest["stability"] = found
 
 
-def _search(
-    workshop: Workshop, settings: ExportSection, ladder: Ladder
-) -> list[tuple[Candidate, Path, dict[str, Any]]]:
-    """Run the search on the ladder's rows and store its table; the files to keep."""
+def search_files(workshop: Workshop, settings: ExportSection, ladder: Ladder) -> list[Made]:
+    """Run the search on the ladder's rows and store its table and winner; the files to keep."""
     search = Search(
         workshop,
         ladder.rows.texts,

@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from export.manifest import ArtifactError, verify_files
+from export.manifest import ArtifactError, verify_opened
 from export.processor import available_cores
 from export.session import choose_model, open_session, warn_of_instructions
 
@@ -61,10 +61,7 @@ class OnnxClassifier:
         self.labels: list[str] = list(self.manifest["labels"])
         self.threads = threads or available_cores()
         entry = self.manifest["files"][self.precision]
-        if verify:
-            parts = entry["path"].removesuffix("xml")  # OpenVINO's weights stand beside in .bin
-            only = ("tokenizer.json", parts) if verify == "read" else None
-            verify_files(self.folder, self.manifest, only)
+        verify_opened(self.folder, self.manifest, self.precision, verify, ("tokenizer.json",))
         warn_of_instructions(entry)
         self._pad_id = int(self.manifest["pad_token_id"])
         self._tokenizer = _open_tokenizer(self.folder, int(self.manifest["max_length"]))

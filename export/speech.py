@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from export.artifact_folder import (
 from export.bundle import SPEECH as SPEECH_BUNDLE
 from export.bundle import write_predict
 from export.files import model_bytes
-from export.quantize import quantize_dynamic
+from export.precisions import asked_files, check_precisions, keep_files
+from export.speech_calibration import CALIBRATED, calibration_recordings, read_feeds
 from export.speech_card import write_speech_card
 from export.speech_parity import (
     CheckRecordings,
@@ -31,6 +32,8 @@ from export.speech_parity import (
     SpeechThresholds,
     choose_recordings,
 )
+from export.workshop import Workshop
+from finetune.audio import AudioSource
 from finetune.ctc import SpeechSettings, run_batch, run_many
 from finetune.files import sha256_file
 from finetune.provenance import collect_provenance
@@ -39,9 +42,8 @@ from finetune.speech_recipe import SpeechExportSection
 from finetune.tasks import SPEECH
 
 FP32_FILE = "onnx/model.onnx"
-INT8_FILE = "onnx/model_quantized.onnx"
-FP16_FILE = "onnx/model_fp16.onnx"
 HEAD = ("lm_head",)
+CONVOLUTIONS = ("Convolution", "GroupConvolution")  # in int8 they move the logits far more
 PADDING = "onnx-fp32-padded"  # group norm only: what padding would do, which the runtime never does
 
 
@@ -56,6 +58,7 @@ def export_speech_run(
 
     Every stage is compared with the one before on validation recordings; when a limit is
     crossed, everything made is published as ``<target>.failed`` and GateError is raised.
+    Raises KotuneError for what cannot be made here; then nothing is written.
     """
     from export.artifact import export_settings
 
@@ -63,9 +66,12 @@ def export_speech_run(
     target = Path(target) if target is not None else Path("artifacts") / run.name
     check_target(target)
     check_target(failed_target(target))
+    check_precisions(settings.precisions, settings.device)
     recordings = choose_recordings(run, settings.check_rows)
+    calibrated = set(CALIBRATED) & set(settings.precisions or ())
+    training = calibration_recordings(run, settings.calibration_rows) if calibrated else []
     with building_folder(target) as folder:
-        ladder = _build(run, settings, recordings, folder, report)
+        ladder = _build(run, settings, recordings, training, folder, report)
         published = failed_target(target) if ladder.failures else target
         publish_artifact(folder, published)
     ladder.gate(kept=published)
@@ -76,10 +82,14 @@ def _build(
     run: Run,
     settings: SpeechExportSection,
     recordings: CheckRecordings,
+    training: Sequence[AudioSource],
     folder: Path,
     report: Callable[[str], None],
 ) -> SpeechLadder:
-    """Fill ``folder`` stage by stage; PyTorch's model is freed before the runtime's are loaded."""
+    """Fill ``folder`` stage by stage; PyTorch's model is freed before the runtime's are loaded.
+
+    ``training`` recordings calibrate.
+    """
     from finetune.speech_model import run_settings
 
     thresholds = SpeechThresholds(settings.max_logit_difference, settings.max_wer_increase)
@@ -92,16 +102,23 @@ def _build(
 
     files["fp32"] = {"path": FP32_FILE}
     _check_runtime(folder, manifest, ladder, "fp32", ("onnx-fp32", "float", "merged"))
-    quantization = quantize_dynamic(folder / FP32_FILE, folder / INT8_FILE, head_modules=HEAD)
-    files["int8"] = {"path": INT8_FILE, "quantization": "dynamic", **asdict(quantization)}
-    _check_runtime(folder, manifest, ladder, "int8", ("onnx-int8", "int8", "onnx-fp32"))
-    if settings.fp16:
-        from export.speech_half import convert_half
 
-        convert_half(folder / FP32_FILE, folder / FP16_FILE)
-        files["fp16"] = {"path": FP16_FILE}
-        _check_runtime(folder, manifest, ladder, "fp16", ("onnx-fp16", "reported", "onnx-fp32"))
+    workshop = Workshop(
+        folder=folder,
+        manifest=manifest,
+        head_modules=HEAD,
+        plain=folder / FP32_FILE,
+        make_feeds=partial(read_feeds, training, ladder.settings, manifest["inputs"]),
+        smooth_alpha=settings.smooth_alpha,
+        device=settings.device,
+        float_types=CONVOLUTIONS,
+    )
 
+    def check(precision: str, step: tuple[str, Any, str]) -> None:
+        _check_runtime(folder, manifest, ladder, precision, step, provider=settings.device)
+
+    made = asked_files(workshop, settings.precisions, settings.calibration)
+    keep_files(workshop, made, check, "onnx-fp32")
     for entry in files.values():
         entry["bytes"] = model_bytes(folder / entry["path"])
     manifest["status"] = "failed" if ladder.failures else "passed"
@@ -147,12 +164,13 @@ def _check_runtime(
     ladder: SpeechLadder,
     precision: str,
     step: tuple[str, Any, str],
+    provider: str = "cpu",
 ) -> None:
     """Climb one step with the shipped runtime; in fp32 also each recording alone, or padded."""
     from export.speech_runtime import OnnxTranscriber
 
     write_draft(folder, manifest)
-    transcriber = OnnxTranscriber(folder, precision, verify=False)
+    transcriber = OnnxTranscriber(folder, precision, provider=provider, verify=False)
     name, kind, before = step
     waves = list(ladder.recordings.waves)
     if precision != "fp32":

@@ -29,7 +29,9 @@ Stride = Annotated[float | None, typer.Option(help="seconds that chunks overlap 
 def transcribe_command(
     words: Words,
     reference: Reference = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or int8 of an artifact")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="an artifact's: fp32, int8, openvino-int8 …")
+    ] = None,
     audio_column: Annotated[str, typer.Option(help="the table's column of audio")] = "file_name",
     config: Annotated[str | None, typer.Option(help="of a hub data set, e.g. en-US")] = None,
     split: Annotated[str | None, typer.Option(help="of a hub data set; default test")] = None,

@@ -15,7 +15,7 @@ from finetune.errors import GateError
 from finetune.run_folder import Run
 from finetune.speech_metrics import speech_metrics, wer_difference
 
-Kind = Literal["reference", "reported", "float", "int8"]
+Kind = Literal["reference", "reported", "float", "quantized"]
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class SpeechLadder:
                     f"{step.name}: {step.failure}" for step in self.failures
                 ),
                 allowed=f"float stages within {self.thresholds.max_logit_difference:g}, "
-                f"int8 within {self.thresholds.max_wer_increase:g} of word error rate",
+                f"quantised ones within {self.thresholds.max_wer_increase:g} of word error rate",
                 next_step=f"inspect {kept}/manifest.json; limits are export.* of the recipe",
             )
 
@@ -162,7 +162,7 @@ def find_speech_failure(
         return "logits are not finite numbers"
     if step.before is None or step.kind == "reported":
         return None
-    if step.kind == "int8":
+    if step.kind == "quantized":
         if step.wer_increase > thresholds.max_wer_increase + 1e-9:
             return (
                 f"adds {step.wer_increase:.4f} word error rate, "

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.manifest import ArtifactError, verify_files
+from export.manifest import ArtifactError, verify_opened
 from export.processor import available_cores
 from export.session import choose_model, open_session, warn_of_instructions
 from finetune.audio import AudioSource
@@ -36,9 +36,9 @@ SETTINGS_FILES = (
 class OnnxTranscriber:
     """A wav2vec2 read from an artifact folder; everything it needs stands there.
 
-    ``precision`` is a key of the manifest's files ("int8", "fp32"); None takes the fastest one
-    there is. ``threads`` defaults to the physical cores this process may use. ``verify`` hashes
-    every file of the folder; "read" only those that are read here; False none.
+    ``precision`` is a key of the manifest's files ("int8", "openvino-int8", …); None takes the
+    fastest one there is. ``threads`` defaults to the physical cores this process may use.
+    ``verify`` hashes every file of the folder; "read" only those that are read here; False none.
     Raises ArtifactError, never falls back to another provider.
     """
 
@@ -58,9 +58,7 @@ class OnnxTranscriber:
         )
         self.threads = threads or available_cores()
         entry = self.manifest["files"][self.precision]
-        if verify:
-            only = (*SETTINGS_FILES, entry["path"]) if verify == "read" else None
-            verify_files(self.folder, self.manifest, only)
+        verify_opened(self.folder, self.manifest, self.precision, verify, SETTINGS_FILES)
         warn_of_instructions(entry)
         try:
             self.settings = read_speech_settings(

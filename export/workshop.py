@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.artifact_folder import SCRATCH, write_draft
+from export.check_rows import draw_calibration
 from export.feeds import Feed, encode_texts, unpadded_feeds
+from export.graph import load_graph
 from export.quantize import InstructionSet, host_instruction_set
 
 if TYPE_CHECKING:
@@ -27,14 +29,15 @@ class Workshop:
     folder: Path
     manifest: dict[str, Any]
     head_modules: tuple[str, ...]
-    heads: int
-    hidden_size: int
     plain: Path
-    fused: Path | None
-    calibration_texts: Callable[[], Sequence[str]]
+    make_feeds: Callable[[], list[Feed]]
     smooth_alpha: float
-    int8_embeddings: bool
     device: str
+    float_types: tuple[str, ...] = ()  # OpenVINO's operators that NNCF leaves alone
+    fused: Path | None = None
+    heads: int = 0  # of the fused graph
+    hidden_size: int = 0
+    int8_embeddings: bool = False
 
     @cached_property
     def instruction_set(self) -> InstructionSet:
@@ -44,8 +47,16 @@ class Workshop:
     @cached_property
     def feeds(self) -> list[Feed]:
         """Calibration batches of training rows, none padded."""
-        rows = encode_texts(self.folder, self.calibration_texts(), self.manifest["max_length"])
-        return unpadded_feeds(rows, self.manifest["inputs"])
+        return self.make_feeds()
+
+    @property
+    def balances(self) -> bool:
+        """Whether SmoothQuant is wanted and finds normalisations: one operator since opset 17."""
+        from export.smooth import find_norms
+
+        if not self.smooth_alpha:
+            return False
+        return bool(find_norms(load_graph(self.plain, weights=False).graph, self.head_modules))
 
     @cached_property
     def balanced(self) -> Path:
@@ -97,6 +108,10 @@ def calibration_texts(run: Run, count: int) -> list[str]:
     from finetune.run_folder import read_rows
 
     texts = read_rows(run, "train")["text"].tolist()
-    generator = np.random.default_rng(run.recipe.seed)
-    chosen = generator.choice(len(texts), size=min(count, len(texts)), replace=False)
-    return [texts[index] for index in sorted(chosen)]
+    return [texts[index] for index in draw_calibration(len(texts), count, run.recipe.seed)]
+
+
+def calibration_feeds(run: Run, count: int, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
+    """The same as batches without padding, by the tokenizer of the artifact's ``folder``."""
+    rows = encode_texts(folder, calibration_texts(run, count), manifest["max_length"])
+    return unpadded_feeds(rows, manifest["inputs"])

@@ -164,7 +164,7 @@ def run_batch(
     waves: Sequence[np.ndarray], settings: SpeechSettings, frames: Frames
 ) -> list[np.ndarray]:
     """Logits (frames, labels) of each wave of one batch, padding cut off again."""
-    ready = [_prepare(wave, settings) for wave in waves]
+    ready = [prepare_wave(wave, settings) for wave in waves]
     lengths = [len(wave) for wave in ready]
     values = np.zeros((len(ready), max(lengths)), dtype=np.float32)
     mask = np.zeros(values.shape, dtype=np.int64) if settings.masked else None
@@ -213,7 +213,8 @@ def plan_speech_batches(
         start += len(rows)
 
 
-def _prepare(wave: np.ndarray, settings: SpeechSettings) -> np.ndarray:
+def prepare_wave(wave: np.ndarray, settings: SpeechSettings) -> np.ndarray:
+    """Samples (n,) float32 as the model takes them: long enough for a frame, normalised."""
     wave = np.asarray(wave, dtype=np.float32)
     missing = settings.receptive_field - len(wave)
     if missing > 0:

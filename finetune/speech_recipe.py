@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from finetune.recipe import Count, Device, Precision, Section, Share
+from finetune.recipe import Count, Device, ExportPrecision, Precision, Section, Share
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -136,12 +136,26 @@ class SpeechExportSection(Section):
     """The gates of ``kotune export`` and how the artifact cuts long files."""
 
     max_logit_difference: Positive = 1e-2
-    max_wer_increase: Annotated[float, Field(ge=0, le=1)] = 0.01  # int8, a share: 0.01 = 1 point
+    max_wer_increase: Annotated[float, Field(ge=0, le=1)] = 0.01  # quantised; 0.01 = 1 point
+    precisions: Annotated[list[ExportPrecision], Field(min_length=1)] | None = None  # int8-dynamic
+    device: Literal["cpu", "cuda"] = "cpu"  # what the files are made for
+    calibration: Literal["minmax", "entropy", "percentile"] = "percentile"  # static int8
+    calibration_rows: Count = 128  # training recordings
+    smooth_alpha: Annotated[float, Field(ge=0, lt=1)] = 0.5  # SmoothQuant's; 0: no balancing
     check_rows: Count = 500
     opset: Annotated[int, Field(ge=14)] = 17
     chunk_s: Positive = 30.0
     stride_s: NotNegative = 5.0
-    fp16: bool = False  # for CUDA
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_runs(cls, content: Any) -> Any:
+        """``fp16: true`` was a key of its own before there were ``precisions``."""
+        if isinstance(content, dict) and "fp16" in content:
+            content = dict(content)
+            if content.pop("fp16"):
+                content["precisions"] = [*(content.get("precisions") or ["int8-dynamic"]), "fp16"]
+        return content
 
     @model_validator(mode="after")
     def _chunks_go_on(self) -> SpeechExportSection:

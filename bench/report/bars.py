@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from bench.report import text
-from bench.report.summary import Row, Summary
+from bench.report.row import Row
 from bench.report.svg import Plot, Scale, colour_of, element, number, text_width, titled, write
 
 PITCH = 26.0
@@ -21,12 +22,12 @@ FIGURES: tuple[Figure, ...] = (
 )
 
 
-def draw_footprints(summary: Summary, width: float) -> Plot | None:
-    """Bars of size, memory and VRAM per variant; a figure nobody has gets no panel."""
-    figures = [
-        figure for figure in FIGURES if any(figure[1](row) is not None for row in summary.measured)
-    ]
-    rows = [row for row in summary.measured if any(value(row) for _, value in figures)]
+def draw_footprints(
+    measured: Sequence[Any], width: float, wanted: Sequence[Figure] = FIGURES
+) -> Plot | None:
+    """Bars of the wanted figures per variant (rows of a summary); what nobody has gets no panel."""
+    figures = [figure for figure in wanted if any(figure[1](row) is not None for row in measured)]
+    rows = [row for row in measured if any(value(row) for _, value in figures)]
     if not rows:
         return None
     narrow = width < 600

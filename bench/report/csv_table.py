@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 
 from bench.report.summary import Row, Summary
@@ -15,12 +15,17 @@ SKIPPED = {"latency_samples"}
 
 def render_csv(summary: Summary) -> str:
     """The table as CSV (UTF-8, \\n); figures nobody has are left out, missing ones are empty."""
-    records = [{name: _written(value) for name, value in _figures(row)} for row in summary.rows]
+    return write_records([dict(_figures(row)) for row in summary.rows])
+
+
+def write_records(records: Sequence[Mapping[str, object]]) -> str:
+    """Records as CSV; a column for every key that one of them has."""
     names = list(dict.fromkeys(name for record in records for name in record))
     stream = io.StringIO()
     writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    for record in records:
+        writer.writerow({name: _written(value) for name, value in record.items()})
     return stream.getvalue()
 
 

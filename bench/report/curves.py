@@ -27,7 +27,7 @@ Series = list[tuple[float, float]]
 
 
 def draw_curves(curves: Mapping[str, Sequence[CurvePoint]], width: float) -> Plot | None:
-    """Panels of loss (thin: training, strong: validation) and validation accuracy."""
+    """Panels of loss (thin: training, strong: validation), validation accuracy and WER."""
     fit = {name: _series(points, "loss") for name, points in curves.items()}
     checked = {name: _series(points, "eval_loss") for name, points in curves.items()}
     accuracy = {
@@ -39,6 +39,12 @@ def draw_curves(curves: Mapping[str, Sequence[CurvePoint]], width: float) -> Plo
         panels.append(("Loss · thin: training, strong: validation", fit, checked))
     if any(accuracy.values()):
         panels.append(("Validation accuracy, %", {}, accuracy))
+    errors = {
+        name: [(step, 100 * share) for step, share in _series(points, "eval_wer")]
+        for name, points in curves.items()
+    }
+    if any(errors.values()):
+        panels.append(("Validation word error rate, %", {}, errors))
     if not panels:
         return None
     narrow = width < 600

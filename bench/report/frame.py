@@ -1,4 +1,4 @@
-"""Scales and axes of the first picture, and which variants lie too far off to set them."""
+"""Points, scales and axes of the first picture, and which points lie too far off to set them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from bench.report import text
 from bench.report.labels import Box
-from bench.report.summary import Row
 from bench.report.svg import Scale, element, line, text_width, write
+from bench.statistics import Estimate
 
 STRAY_GAP = 0.6  # share of the whole range that lies empty above a stray
 WIDEST = 3.0  # times outside the medians that an interval may stretch the axis
@@ -18,14 +18,46 @@ STRAY_SHARE = 1 / 3  # of the variants that may be strays
 
 
 @dataclass(frozen=True)
+class Axes:
+    """What the picture shows: titles, which end is good, how it treats what lies far off.
+
+    ``least_room`` in the unit of the vertical axis is kept free above and below. ``strays``:
+    few far worse variants are told in a corner instead of flattening the rest. ``least``: no
+    figure can be below, and no tick is.
+    """
+
+    x_title: str
+    y_title: str
+    label: str
+    higher_is_better: bool
+    least_room: float
+    strays: bool
+    least: float = -math.inf
+
+
+@dataclass(frozen=True)
+class Point:
+    """A variant in the units of the axes, with its intervals; ``told`` are its figures."""
+
+    name: str
+    runtime: str
+    x: Estimate
+    y: Estimate
+    size_bytes: int | None
+    is_baseline: bool
+    on_front: bool
+    told: str
+
+
+@dataclass(frozen=True)
 class Frame:
-    """The picture's size in px, its scales, and its kind ("accuracy" | "memory")."""
+    """The picture's size in px, its scales and axes."""
 
     width: float
     height: float
     x: Scale
     y: Scale
-    kind: str
+    axes: Axes
 
     @property
     def narrow(self) -> bool:
@@ -38,51 +70,37 @@ class Frame:
         return Box(self.x.start, self.y.end, self.x.end, self.y.start)
 
 
-def axis_title(kind: str) -> str:
-    """What the vertical axis shows."""
-    return "Accuracy, %" if kind == "accuracy" else "Peak memory, MB"
+def ends(figure: Estimate) -> tuple[float, float]:
+    """Both ends of the interval, or the value twice."""
+    return figure.low or figure.value, figure.high or figure.value
 
 
-def height_span(row: Row, kind: str) -> tuple[float, float, float]:
-    """Value, low and high in the unit of the vertical axis."""
-    if kind == "accuracy" and row.accuracy:
-        shown = row.accuracy
-        return 100 * shown.value, 100 * (shown.low or 0), 100 * (shown.high or 0)
-    memory = (row.peak_memory_bytes or 0) / 1e6
-    return memory, memory, memory
-
-
-def time_span(row: Row) -> tuple[float, float]:
-    """Interval of p50 in ms, or the point twice."""
-    assert row.p50_ms is not None
-    return row.p50_ms.low or row.p50_ms.value, row.p50_ms.high or row.p50_ms.value
-
-
-def split_strays(rows: Sequence[Row], kind: str) -> tuple[list[Row], list[Row]]:
-    """Rows that set the scales, and few far less accurate ones that would flatten the rest."""
-    ordered = sorted(rows, key=lambda row: height_span(row, kind)[0])
-    values = [height_span(row, kind)[0] for row in ordered]
+def split_strays(points: Sequence[Point], axes: Axes) -> tuple[list[Point], list[Point]]:
+    """Points that set the scales, and few far worse ones that would flatten the rest."""
+    sign = 1 if axes.higher_is_better else -1
+    ordered = sorted(points, key=lambda point: sign * point.y.value)
+    values = [sign * point.y.value for point in ordered]
     gaps = [above - below for below, above in itertools.pairwise(values)]
-    if kind != "accuracy" or len(rows) < 4 or values[-1] == values[0]:
-        return list(rows), []
+    if not axes.strays or len(points) < 4 or values[-1] == values[0]:
+        return list(points), []
     widest = max(range(len(gaps)), key=gaps.__getitem__)
-    few = widest + 1 <= len(rows) * STRAY_SHARE
+    few = widest + 1 <= len(points) * STRAY_SHARE
     if not few or gaps[widest] < STRAY_GAP * (values[-1] - values[0]):
-        return list(rows), []
-    strays = {row.name for row in ordered[: widest + 1] if not row.is_baseline}
-    return [r for r in rows if r.name not in strays], [r for r in rows if r.name in strays]
+        return list(points), []
+    strays = {point.name for point in ordered[: widest + 1] if not point.is_baseline}
+    return [p for p in points if p.name not in strays], [p for p in points if p.name in strays]
 
 
-def build_frame(rows: Sequence[Row], kind: str, width: float) -> Frame:
-    """Scales that hold every row's intervals with room for bubbles and names."""
+def build_frame(points: Sequence[Point], axes: Axes, width: float) -> Frame:
+    """Scales that hold every point's intervals with room for bubbles and names."""
     narrow = width < 600
     height = 430.0 if narrow else 480.0
-    middles = [row.p50_ms.value for row in rows if row.p50_ms]
+    middles = [point.x.value for point in points]
     floor, ceiling = min(middles) / WIDEST, max(middles) * WIDEST
-    times = [min(max(end, floor), ceiling) for row in rows for end in time_span(row)]
-    heights = [end for row in rows for end in height_span(row, kind)]
+    times = [min(max(end, floor), ceiling) for point in points for end in ends(point.x)]
+    heights = [end for point in points for end in (point.y.value, *y_ends(point))]
     low, high = min(heights), max(heights)
-    room = max((high - low) * 0.2, 0.05 if kind == "accuracy" else 1.0)
+    room = max((high - low) * 0.2, axes.least_room)
     reach = math.log(max(times) / min(times)) * (0.1 if narrow else 0.08) + 0.12
     right = 10 if narrow else 16
     y = Scale(low - room, high + room, height - 46, 34)
@@ -93,8 +111,13 @@ def build_frame(rows: Sequence[Row], kind: str, width: float) -> Frame:
         height=height,
         x=Scale(first, last, left, width - right, log=True),
         y=y,
-        kind=kind,
+        axes=axes,
     )
+
+
+def y_ends(point: Point) -> tuple[float, float]:
+    """Low and high of the vertical interval; nothing known is 0, as a rate of no errors has."""
+    return point.y.low or 0, point.y.high or 0
 
 
 def draw_axes(frame: Frame) -> str:
@@ -102,6 +125,8 @@ def draw_axes(frame: Frame) -> str:
     parts = []
     bottom, top = frame.y.start, frame.y.end
     for tick, shown in written_ticks(frame.y, 62):
+        if tick < frame.axes.least:
+            continue
         parts.append(line(frame.x.start, frame.y(tick), frame.x.end, frame.y(tick), "grid"))
         parts.append(write(frame.x.start - 8, frame.y(tick) + 4, shown, "tick", "end"))
     for tick in frame.x.ticks(56 if frame.narrow else 80):
@@ -109,10 +134,8 @@ def draw_axes(frame: Frame) -> str:
         if frame.x(tick) + text_width(text.tick(tick), 11) / 2 < frame.width:
             parts.append(write(frame.x(tick), bottom + 19, text.tick(tick), "tick", "middle"))
     parts.append(line(frame.x.start, bottom, frame.x.end, bottom, "axis"))
-    better = "better" if frame.kind == "accuracy" else "more"
-    parts.append(write(2, top - 20, f"{axis_title(frame.kind)} ↑ {better}", "axis-title"))
-    title = "faster ← p50 latency at batch 1, ms (log)"
-    parts.append(write(frame.x.end, bottom + 38, title, "axis-title", "end"))
+    parts.append(write(2, top - 20, frame.axes.y_title, "axis-title"))
+    parts.append(write(frame.x.end, bottom + 38, frame.axes.x_title, "axis-title", "end"))
     return element("g", "".join(parts), class_="axes")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.report import text
 from bench.report.results import Results
+from bench.report.speech_results import SpeechResults
 
 Reader = Callable[[Any], str | None]
 
@@ -30,7 +31,7 @@ class Grid:
     remarks: tuple[str, ...]
 
 
-def training_grid(results: Results) -> Grid | None:
+def training_grid(results: Results | SpeechResults) -> Grid | None:
     """One row per run: method, precision, steps, time, peak memory; None without any."""
     runs = results.training
     columns: list[tuple[str, Reader]] = [
@@ -47,16 +48,18 @@ def training_grid(results: Results) -> Grid | None:
     return _grid("Run", list(runs), list(runs.values()), columns) if runs else None
 
 
-def ladder_grids(results: Results) -> list[Grid]:
+def ladder_grids(results: Results | SpeechResults) -> list[Grid]:
     """One table per artifact: each stage against the one before it."""
     columns: list[tuple[str, Reader]] = [
         ("max Δ", lambda step: _maybe(step.max_logit_difference, text.scientific)),
         ("mean Δ", lambda step: _maybe(step.mean_logit_difference, text.scientific)),
         ("flipped", lambda step: _maybe(step.flipped, _count)),
+        ("changed", lambda step: _maybe(step.changed, _count)),
         ("over margin", lambda step: _maybe(step.flipped_over_margin, _count)),
         ("rows", lambda step: _maybe(step.rows, _count)),
         ("accuracy", lambda step: _maybe(step.accuracy, text.percent)),
         ("F1 macro", lambda step: _maybe(step.f1_macro, text.percent)),
+        ("WER", lambda step: _maybe(step.wer, text.percent)),
         ("check", lambda step: "passed" if step.passed else "failed"),
     ]
     return [

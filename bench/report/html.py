@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bench.report import facts, text
@@ -15,10 +16,12 @@ from bench.report.grids import ladder_grids, training_grid
 from bench.report.load import is_disturbed
 from bench.report.notes import method_notes
 from bench.report.plots import PLOTS, draw
+from bench.report.results import Results
 from bench.report.scenario_grids import seeds_grid, server_grid
 from bench.report.selection import Selection
+from bench.report.speech_results import SpeechResults
 from bench.report.summary import Summary, picture_axis
-from bench.report.svg import colour_of
+from bench.report.svg import Plot, colour_of
 from bench.report.table import Cell, Column, Table, build_table
 from bench.report.verdict import Verdict
 
@@ -27,20 +30,26 @@ WIDTHS = {"wide": 1200.0, "medium": 720.0, "narrow": 358.0}  # px; report.css pi
 
 def render_html(summary: Summary, verdict: Verdict, selection: Selection | None = None) -> str:
     """The page as text; the same summary gives the same text."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     colours = {row.name: colour_of(row.runtime) for row in summary.rows}
+    return render_page("report.html", colours, _content(summary, verdict, selection))
+
+
+def render_page(name: str, colours: Mapping[str, str], content: Mapping[str, Any]) -> str:
+    """A template beside this module with its ``content``; ``colours`` are the variants' classes."""
+    environment = Environment(
+        loader=FunctionLoader(asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["variant"] = lambda name: _variant(name, colours)
     environment.filters["names"] = lambda words: mark_names(
         words, lambda name: _variant(name, colours)
     )
-    style = "".join(asset(f"{name}.css") for name in ("theme", "plots", "report"))
-    template = environment.from_string(asset("report.html"))
-    return template.render(
-        style=Markup(style),
-        script=Markup(asset("report.js")),
-        **_content(summary, verdict, selection),
+    style = "".join(asset(f"{part}.css") for part in ("theme", "plots", "report"))
+    return environment.get_template(name).render(
+        style=Markup(style), script=Markup(asset("report.js")), **content
     )
 
 
@@ -57,26 +66,18 @@ def mark_names(words: str, written: Callable[[str], Markup]) -> Markup:
     )
 
 
-def _variant(name: str, colours: dict[str, str]) -> Markup:
+def _variant(name: str, colours: Mapping[str, str]) -> Markup:
     return Markup('<span class="variant {}">{}</span>').format(colours.get(name, "k-grey"), name)
 
 
 def _content(summary: Summary, verdict: Verdict, selection: Selection | None) -> dict[str, Any]:
     """Every name that the template uses."""
     results, table = summary.results, build_table(summary)
-    pictures = {name: _picture(name, summary) for name in PLOTS}
-    found = facts.commit(results)
-    origin = (
-        _rows_told(summary),
-        facts.machine(results),
-        facts.when(results),
-        f"commit {found[0]}" if found else "",
-    )
+    pictures = {name: place_picture(partial(draw, name, summary)) for name in PLOTS}
+    disturbed = is_disturbed(summary.results)
     return {
-        "name": results.name,
-        "note": results.note,
-        "origin": [part for part in origin if part],
-        "flags": _flags(summary, dirty=found is not None and found[1]),
+        **masthead(results, _rows_told(summary)),
+        "flags": [*dirty_flags(results), *(["the machine had other work"] if disturbed else [])],
         "verdict": verdict,
         "selection": selection,
         "server": server_grid(results),
@@ -98,16 +99,27 @@ def _content(summary: Summary, verdict: Verdict, selection: Selection | None) ->
     }
 
 
-def _flags(summary: Summary, *, dirty: bool) -> list[str]:
-    """What a reader must know before any figure."""
-    disturbed = is_disturbed(summary.results)
-    flags = {"uncommitted changes": dirty, "the machine had other work": disturbed}
-    return [words for words, raised in flags.items() if raised]
+def masthead(results: Results | SpeechResults, counts: str) -> dict[str, Any]:
+    """Name, note and where the figures come from; ``counts`` says how much was measured."""
+    found = facts.commit(results)
+    commit = f"commit {found[0]}" if found else ""
+    origin = (counts, facts.machine(results), facts.when(results), commit)
+    return {
+        "name": results.name,
+        "note": results.note,
+        "origin": [part for part in origin if part],
+    }
 
 
-def _picture(name: str, summary: Summary) -> Markup | None:
+def dirty_flags(results: Results | SpeechResults) -> list[str]:
+    """What a reader must know of the code before any figure."""
+    found = facts.commit(results)
+    return ["uncommitted changes"] if found is not None and found[1] else []
+
+
+def place_picture(drawn_at: Callable[[float], Plot | None]) -> Markup | None:
     """A picture drawn for a desk, a tablet and a phone; the page shows one of them."""
-    plots = {size: draw(name, summary, width) for size, width in WIDTHS.items()}
+    plots = {size: drawn_at(width) for size, width in WIDTHS.items()}
     drawn = [
         Markup('<div class="{}">{}</div>').format(size, Markup(plot.svg))
         for size, plot in plots.items()

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from bench.report import facts
 from bench.report.grids import Grid, ladder_grids, training_grid
 from bench.report.notes import method_notes
+from bench.report.results import Results
 from bench.report.scenario_grids import seeds_grid, server_grid
 from bench.report.selection import Selection
+from bench.report.speech_results import SpeechResults
 from bench.report.summary import Row, Summary
 from bench.report.table import Cell, Table, build_table
 from bench.report.verdict import Verdict
@@ -31,7 +33,7 @@ def render_markdown(
         f"**{escape(verdict.headline)}**",
         "\n".join(f"- {escape(sentence)}" for sentence in verdict.details),
         *_selection(selection),
-        *(f"![{_spoken(name)}](plots/{name}.svg)" for name in pictures[:1]),
+        *(f"![{spoken(name)}](plots/{name}.svg)" for name in pictures[:1]),
         "## All variants",
         *_tables(table),
         *_failures(summary.failed),
@@ -42,12 +44,12 @@ def render_markdown(
         *_section("Over seeds", seeds_grid(summary), "several seeds"),
         *_training(summary),
         *_ladders(summary),
-        *(_pictures(pictures[1:])),
+        *(more_pictures(pictures[1:])),
         "## Data and environment",
-        _facts([*facts.data_facts(results), *_environment(summary)]),
+        facts_table([*facts.data_facts(results), *environment_pairs(results)]),
         "## How it was measured",
         "\n".join(f"- {escape(item)}" for item in method_notes(summary)),
-        *([_fence("\n".join(results.commands))] if results.commands else []),
+        *([fence("\n".join(results.commands))] if results.commands else []),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -115,7 +117,7 @@ def _ladders(summary: Summary) -> list[str]:
     parts = [
         part
         for grid in grids
-        for part in (code(grid.name), _words(grid, "step"), *map(escape, grid.remarks))
+        for part in (code(grid.name), grid_table(grid, "step"), *map(escape, grid.remarks))
     ]
     return ["## From run to artifact", *parts] if parts else []
 
@@ -128,7 +130,7 @@ def _section(title: str, grid: Grid | None, first: str) -> list[str]:
     if grid is None:
         return []
     heading = title if grid.name.lower() == first else f"{title}: {grid.name}"
-    return [f"## {escape(heading)}", _words(grid, first)]
+    return [f"## {escape(heading)}", grid_table(grid, first)]
 
 
 def _selection(selection: Selection | None) -> list[str]:
@@ -139,7 +141,7 @@ def _selection(selection: Selection | None) -> list[str]:
     return [f"{code(selection.where)}: {escape(selection.headline)}", "\n".join(lines)]
 
 
-def _words(grid: Grid, first: str) -> str:
+def grid_table(grid: Grid, first: str) -> str:
     """A small table; the last column of a failed row stands out."""
     rows = [
         [*map(escape, row[:-1]), f"**{escape(row[-1])}**" if failed else escape(row[-1])]
@@ -153,29 +155,34 @@ def _grid(lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _pictures(names: Sequence[str]) -> list[str]:
+def more_pictures(names: Sequence[str]) -> list[str]:
+    """The pictures that are not the first, folded away."""
     if not names:
         return []
-    images = "\n\n".join(f"![{_spoken(name)}](plots/{name}.svg)" for name in names)
+    images = "\n\n".join(f"![{spoken(name)}](plots/{name}.svg)" for name in names)
     return [f"<details><summary>More pictures</summary>\n\n{images}\n\n</details>"]
 
 
-def _spoken(name: str) -> str:
+def spoken(name: str) -> str:
+    """A picture's name as words."""
     return name.replace("_", " ")
 
 
-def _environment(summary: Summary) -> facts.Pairs:
-    packages = facts.flatten(summary.results.environment.get("packages") or {})
+def environment_pairs(results: Results | SpeechResults) -> facts.Pairs:
+    """Hardware, system, code and packages, for ``facts_table``."""
+    packages = facts.flatten(results.environment.get("packages") or {})
     told = ", ".join(f"{name} {version}" for name, version in packages)
-    return [*facts.environment_facts(summary.results), *([("packages", told)] if told else [])]
+    return [*facts.environment_facts(results), *([("packages", told)] if told else [])]
 
 
-def _facts(pairs: facts.Pairs) -> str:
+def facts_table(pairs: facts.Pairs) -> str:
+    """Labels and values as a table without headings."""
     lines = [f"| {escape(label)} | {escape(value)} |" for label, value in pairs]
     return "\n".join(["| | |", "| --- | --- |", *lines])
 
 
-def _fence(code: str) -> str:
+def fence(code: str) -> str:
+    """Text as a block of code, whatever backticks it holds."""
     ticks = "```"
     while ticks in code:
         ticks += "`"

@@ -21,7 +21,7 @@ PLOTS: dict[str, Callable[[Summary, float], Plot | None]] = {
     "trade_off": draw_trade_off,
     "latencies": draw_latencies,
     "lengths": draw_lengths,
-    "footprints": draw_footprints,
+    "footprints": lambda summary, width: draw_footprints(summary.measured, width),
     "curves": lambda summary, width: draw_curves(summary.results.curves, width),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,6 +13,7 @@ from finetune.files import read_json
 SCHEMA = "kotune.results/1"
 FAULTS_SHOWN = 8
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+R = TypeVar("R", bound=BaseModel)
 
 
 def _either(*names: str) -> Any:
@@ -20,13 +21,13 @@ def _either(*names: str) -> Any:
     return Field(validation_alias=AliasChoices(*names))
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
     """Frozen; keys that a later minor version adds are kept out of the way, not refused."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class LatencyRound(_Record):
+class LatencyRound(Record):
     """One round of one process at batch 1; milliseconds per review, tokenisation included."""
 
     process: int
@@ -35,7 +36,7 @@ class LatencyRound(_Record):
     energy_j: dict[str, float] = {}
 
 
-class ThroughputRound(_Record):
+class ThroughputRound(Record):
     """One round of one process in bulk."""
 
     process: int
@@ -44,7 +45,7 @@ class ThroughputRound(_Record):
     seconds: Positive
 
 
-class GridCell(_Record):
+class GridCell(Record):
     """One batch size and length in tokens; milliseconds per batch."""
 
     batch: int
@@ -52,7 +53,7 @@ class GridCell(_Record):
     samples_ms: Annotated[list[Positive], Field(min_length=1)]
 
 
-class ServerTrial(_Record):
+class ServerTrial(Record):
     """One rate tried: queries a second and the p99 latency they had."""
 
     rate_per_s: float
@@ -61,7 +62,7 @@ class ServerTrial(_Record):
     holds: bool
 
 
-class ServerResult(_Record):
+class ServerResult(Record):
     """The highest rate whose p99 held the bound; ``max_batch`` 1 is without batching."""
 
     max_batch: int
@@ -71,7 +72,7 @@ class ServerResult(_Record):
     trials: list[ServerTrial] = []
 
 
-class LoadRound(_Record):
+class LoadRound(Record):
     """What other programs took while one round ran."""
 
     process: int
@@ -82,14 +83,14 @@ class LoadRound(_Record):
     foreign_gpu_processes: int | None = None
 
 
-class Parameters(_Record):
+class Parameters(Record):
     """How many numbers the model has, and how many were trained."""
 
     total: int
     trainable: int
 
 
-class Variant(_Record):
+class Variant(Record):
     """One <method>-<runtime>-<precision> as measured; ``predicted`` may be empty."""
 
     name: str
@@ -119,7 +120,7 @@ class Variant(_Record):
     training_time_s: float | None = None
 
 
-class Data(_Record):
+class Data(Record):
     """The reviews everything was measured on."""
 
     description: str
@@ -131,7 +132,7 @@ class Data(_Record):
     summary: dict[str, Any] = {}
 
 
-class CurvePoint(_Record):
+class CurvePoint(Record):
     """One line of a training log."""
 
     step: int
@@ -139,9 +140,10 @@ class CurvePoint(_Record):
     loss: float | None = None
     eval_loss: float | None = None
     eval_accuracy: float | None = None
+    eval_wer: float | None = None
 
 
-class LadderStep(_Record):
+class LadderStep(Record):
     """One stage of an artifact checked against the stage before it, as its manifest has it."""
 
     step: Annotated[str, _either("step", "name")]
@@ -156,6 +158,8 @@ class LadderStep(_Record):
     rows: int | None = None
     accuracy: float | None = None
     f1_macro: float | None = None
+    wer: float | None = None
+    changed: int | None = None
     passed: bool = True
     failure: str | None = None
 
@@ -167,7 +171,7 @@ class LadderStep(_Record):
         return given
 
 
-class Results(_Record):
+class Results(Record):
     """A whole results.json; ``truth`` and ``seen_in_training`` may be empty."""
 
     name: str
@@ -197,17 +201,22 @@ class Results(_Record):
 
 def read_results(folder: Path) -> Results:
     """The results of a report folder, or of its results.json; FolderError names every fault."""
+    return read_records(folder, Results, SCHEMA)
+
+
+def read_records(folder: Path, kind: type[R], schema: str) -> R:
+    """A folder's results.json, or the file itself, as records; FolderError names every fault."""
     path = folder if folder.is_file() else folder / "results.json"
     if not folder.exists():
         raise FolderError(
             "not a report folder", received=folder, next_step="kotune bench SUITE_OR_FOLDERS"
         )
-    content = read_json(path, SCHEMA)
+    content = read_json(path, schema)
     try:
-        return Results.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as fault:
         raise FolderError(
-            f"{path} does not follow {SCHEMA}",
+            f"{path} does not follow {schema}",
             received=_describe_faults(fault),
             next_step="kotune bench, which writes the file anew",
         ) from fault

@@ -1,41 +1,33 @@
-"""A speech report from its results.json: tables of error rates and of real-time factors."""
+"""A speech report from its results.json: the same file in, the same bytes out."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
-from bench.report.html import asset
-from bench.statistics import Samples, collect_samples, latency_summary, median_ratio
-from finetune.files import read_json, write_text
-from finetune.speech_metrics import speech_metrics, wer_difference
-
-SCHEMA = "kotune.speech-results/1"
-NOTHING = "–"
-Table = tuple[str, list[str], list[list[str]]]  # caption, headings, rows
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ name }}</title>
-<meta name="viewport" content="width=device-width">
-<style>{{ style }}</style></head><body><main>
-<h1>{{ name }}</h1>
-<p>{{ introduction }}</p>
-{% for caption, headings, rows in tables %}
-<h2>{{ caption }}</h2>
-<div class="scroll"><table><thead><tr>
-{% for one in headings %}<th scope="col">{{ one }}</th>{% endfor %}
-</tr></thead><tbody>
-{% for row in rows %}<tr>{% for one in row %}<td>{{ one }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table></div>
-{% endfor %}
-{% for line in notes %}<p>{{ line }}</p>
-{% endfor %}</main></body></html>
-"""
+from bench.report import facts, text
+from bench.report.csv_table import write_records
+from bench.report.grids import Grid, ladder_grids, training_grid
+from bench.report.html import dirty_flags, masthead, place_picture, render_page
+from bench.report.markdown import (
+    environment_pairs,
+    escape,
+    facts_table,
+    fence,
+    grid_table,
+    more_pictures,
+    spoken,
+)
+from bench.report.plots import FILE_WIDTH, standalone_svg
+from bench.report.speech_grids import errors_grid, latency_grid, speed_grid
+from bench.report.speech_plots import PLOTS
+from bench.report.speech_results import BASE, SCHEMA, read_speech_results
+from bench.report.speech_summary import SpeechRow, SpeechSummary, summarise_speech
+from bench.report.speech_verdict import headline
+from bench.report.svg import colour_of
+from finetune.files import write_text
 
 
 def is_speech_report(folder: Path) -> bool:
@@ -50,156 +42,128 @@ def is_speech_report(folder: Path) -> bool:
 
 
 def write_speech_report(folder: Path) -> Path:
-    """Write report.html, report.md and results.csv; the path of report.html."""
+    """Write report.html, report.md, results.csv and plots/*.svg; the path of report.html.
+
+    Raises FolderError where results.json is missing, of another schema, or does not hold
+    together.
+    """
     folder = Path(folder)
-    results = read_json(folder / "results.json", SCHEMA)
-    tables = speech_tables(results)
-    introduction, notes = _introduction(results), _notes(results)
-    lines = [f"# {results['name']}", introduction]
-    for caption, headings, rows in tables:
-        lines += [f"## {caption}", _markdown(headings, rows)]
-    write_text(folder / "report.md", "\n\n".join([*lines, *notes]) + "\n")
-    write_text(folder / "results.csv", _csv(tables))
-    style = Markup("".join(asset(f"{name}.css") for name in ("theme", "report")))
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    page = environment.from_string(PAGE).render(
-        name=results["name"],
-        introduction=introduction,
-        tables=tables,
-        notes=notes,
-        style=style,
-    )
-    write_text(folder / "report.html", page)
+    summary = summarise_speech(read_speech_results(folder))
+    pictures = {name: plot for name, draw in PLOTS.items() if (plot := draw(summary, FILE_WIDTH))}
+    for name, plot in pictures.items():
+        write_text(folder / "plots" / f"{name}.svg", standalone_svg(plot))
+    write_text(folder / "results.csv", write_records([dict(_figures(row)) for row in summary.rows]))
+    write_text(folder / "report.md", _markdown(summary, list(pictures)))
+    write_text(folder / "report.html", _html(summary))
     return folder / "report.html"
 
 
-def speech_tables(results: dict[str, Any]) -> list[Table]:
-    """Error rates; then, for each group of variants, size, memory, speed and latency."""
-    tables = [_errors_table(results)]
-    for group in results["baselines"]:
-        chosen = [one for one in results["variants"] if one["group"] == group]
-        baseline = next(one for one in chosen if one["name"] == results["baselines"][group])
-        what = "random weights, base-960h's architecture" if group == "base" else "trained model"
-        tables.append(_speed_table(what, chosen, baseline, results["settings"]))
-        tables.append(_latency_table(what, chosen))
-    return tables
+def _html(summary: SpeechSummary) -> str:
+    results = summary.results
+    pictures = {
+        name: place_picture(lambda width, draw=draw: draw(summary, width))
+        for name, draw in PLOTS.items()
+    }
+    counts = text.plural(len(results.references), "test recording")
+    content = {
+        **masthead(results, f"{text.plural(len(summary.rows), 'variant')}, {counts}"),
+        "flags": dirty_flags(results),
+        "headline": headline(summary),
+        "introduction": _introduction(summary),
+        **{name: pictures[name] for name in ("trade_off", "footprints", "curves")},
+        "runtimes": {row.runtime: colour_of(row.runtime) for row in summary.trained},
+        "errors": errors_grid(summary),
+        "groups": [
+            {
+                "speed": speed_grid(summary, group),
+                "latency": latency_grid(summary, group),
+                "picture": pictures["lengths_base" if group == BASE else "lengths"],
+            }
+            for group in summary.groups
+        ],
+        "training": training_grid(results),
+        "ladders": ladder_grids(results),
+        "environment": facts.environment_facts(results),
+        "packages": facts.flatten(results.environment.get("packages") or {}),
+        "notes": _notes(summary),
+        "commands": results.commands,
+    }
+    colours = {row.name: colour_of(row.runtime) for row in summary.rows}
+    return render_page("speech.html", colours, content)
 
 
-def _errors_table(results: dict[str, Any]) -> Table:
-    references = results["references"]
-    names = set(results["baselines"].values())
-    heard = [one for one in results["variants"] if one["transcripts"]]
-    base = next((one for one in heard if one["name"] in names), None)
-    rows = []
-    for one in heard:
-        found = speech_metrics(references, one["transcripts"])
-        cells = [
-            one["name"],
-            _share(found.wer, found.wer_interval),
-            _share(found.cer, found.cer_interval),
-        ]
-        if base is None or one is base:
-            cells += [NOTHING, NOTHING]
-        else:
-            gap = wer_difference(references, one["transcripts"], base["transcripts"])
-            low, high = gap.interval
-            cells.append(f"{gap.difference * 100:+.2f} ({low * 100:+.2f} to {high * 100:+.2f})")
-            cells.append(str(gap.changed))
-        rows.append(cells)
-    headings = ["variant", "WER", "CER", "WER against baseline, points", "changed transcripts"]
-    return f"Error rates on {len(references)} test recordings", headings, rows
+def _markdown(summary: SpeechSummary, pictures: Sequence[str]) -> str:
+    results = summary.results
+    training = training_grid(results)
+    blocks = [
+        f"# {escape(results.name)}",
+        f"**{escape(headline(summary))}**",
+        escape(_introduction(summary)),
+        *(f"![{spoken(name)}](plots/{name}.svg)" for name in pictures[:1]),
+        *_section(errors_grid(summary)),
+    ]
+    for group in summary.groups:
+        blocks += [*_section(speed_grid(summary, group)), *_section(latency_grid(summary, group))]
+    if training:
+        blocks += ["## Training", grid_table(training, "run")]
+    for ladder in ladder_grids(results):
+        blocks += [f"## From run to artifact: {escape(ladder.name)}", grid_table(ladder, "step")]
+        blocks += map(escape, ladder.remarks)
+    blocks += [
+        *more_pictures(pictures[1:]),
+        "## Environment",
+        facts_table(environment_pairs(results)),
+        "## How it was measured",
+        "\n".join(f"- {escape(item)}" for item in _notes(summary)),
+        *([fence("\n".join(results.commands))] if results.commands else []),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _speed_table(
-    what: str,
-    variants: list[dict[str, Any]],
-    baseline: dict[str, Any],
-    settings: dict[str, Any],
-) -> Table:
-    lengths = [f"{one:g}" for one in settings["lengths_s"]]
-    headings = ["variant", "size, MB", "of baseline", "peak memory, MB", "load, s"]
-    headings += [f"speed at {one} s" for one in lengths]
-    rows = []
-    for one in variants:
-        if one["status"] == "failed":
-            rows.append([one["name"], f"failed: {one['reason']}", *[""] * (len(headings) - 2)])
-            continue
-        memory = one["peak_memory_bytes"]
-        cells = [
-            one["name"],
-            f"{one['size_bytes'] / 1e6:.1f}",
-            f"{one['size_bytes'] / baseline['size_bytes']:.2f}x",
-            NOTHING if memory is None else f"{memory / 1e6:.0f}",
-            f"{one['load_s']:.2f}",
-        ]
-        cells += [_speed(one, baseline, length) for length in lengths]
-        rows.append(cells)
-    return f"Size, memory and speed against {baseline['name']}: {what}", headings, rows
+def _section(grid: Grid) -> list[str]:
+    remarks = [f"- {escape(remark)}" for remark in grid.remarks]
+    return [f"## {escape(grid.name)}", grid_table(grid, "variant"), "\n".join(remarks)]
 
 
-def _latency_table(what: str, variants: list[dict[str, Any]]) -> Table:
-    headings = ["variant", "audio, s", "p50, ms", "p90, ms", "p95, ms", "p99, ms", "RTF"]
-    rows = []
-    for one in variants:
-        for length in one["latency"]:
-            found = latency_summary(_samples(one, length))
-            factor = found.p50_ms / 1000 / float(length)
-            cells = [found.p50_ms, found.p90_ms, found.p95_ms, found.p99_ms]
-            rows.append([one["name"], length, *(f"{ms:.1f}" for ms in cells), f"{factor:.4f}"])
-    return f"Latency and real-time factor: {what}", headings, rows
-
-
-def _speed(one: dict[str, Any], baseline: dict[str, Any], length: str) -> str:
-    """How many times as fast as the baseline, with its interval."""
-    if one is baseline or baseline["status"] == "failed":
-        return "1x" if one is baseline else NOTHING
-    ratio = median_ratio(_samples(baseline, length), _samples(one, length))
-    if ratio.low is None:
-        return f"{ratio.value:.2f}x"
-    return f"{ratio.value:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})"
-
-
-def _samples(one: dict[str, Any], length: str) -> Samples:
-    return collect_samples(
-        (0, number, samples) for number, samples in enumerate(one["latency"][length])
-    )
-
-
-def _share(value: float, interval: tuple[float, float]) -> str:
-    low, high = interval
-    return f"{value:.2%} ({low:.2%} to {high:.2%})"
-
-
-def _introduction(results: dict[str, Any]) -> str:
-    run, settings = results["run"], results["settings"]
-    hardware = results["environment"]["hardware"]
+def _introduction(summary: SpeechSummary) -> str:
+    run, settings = summary.results.run, summary.results.settings
     return (
-        f"{run['name']} ({run['method']}, {run['parameters']['total']:,} parameters), measured on "
-        f"{hardware['cpu']} with {settings['threads']} threads, each variant in a process of its "
-        f"own, {settings['rounds']} rounds of {settings['calls']} calls. Intervals are 95 %, by "
-        "bootstrap over recordings (error rates) and rounds (speed)."
+        f"{run['name']} ({run['method']}, {run['parameters']['total']:,} parameters) with "
+        f"{text.plural(settings['threads'], 'thread')}, each variant in a process of its own, "
+        f"{text.plural(settings['rounds'], 'round')} of {text.plural(settings['calls'], 'call')}."
     )
 
 
-def _notes(results: dict[str, Any]) -> list[str]:
-    lines = [f"{one['name']}: {one['description']}." for one in results["variants"]]
-    lines.append(
-        "Latency is from a file's path to its text, one file at a time; the real-time factor (RTF) "
-        "is the median over the length of the audio, less is faster."
-    )
-    return [*lines, f"Made by: {results['environment']['command']}"]
+def _notes(summary: SpeechSummary) -> list[str]:
+    return [
+        *(f"`{row.name}`: {row.description}." for row in summary.rows),
+        "Latency is from a file's path to its text, one file at a time; the real-time factor "
+        "(RTF) is the median over the length of the audio, less is faster.",
+        "Intervals are 95 %, by bootstrap over recordings (error rates) and rounds (speed).",
+    ]
 
 
-def _markdown(headings: list[str], rows: list[list[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _csv(tables: list[Table]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    for caption, headings, rows in tables:
-        writer.writerows([[caption], headings, *rows, []])
-    return stream.getvalue()
+def _figures(row: SpeechRow) -> Iterator[tuple[str, Any]]:
+    """Column name and value of everything that the row has; shares as shares."""
+    for name in ("name", "group", "runtime", "precision", "description"):
+        yield name, getattr(row, name)
+    yield "failed", int(row.failed)
+    for name in ("reason", "size_bytes", "peak_memory_bytes", "load_s", "first_call_ms"):
+        if (value := getattr(row, name)) is not None:
+            yield name, value
+    estimates = {"wer": row.wer, "cer": row.cer}
+    for length in row.latency:
+        estimates[f"rtf_{length}s"] = row.rtf[length]
+        estimates[f"speedup_{length}s"] = row.speedup.get(length)
+        for name in ("p50_ms", "p90_ms", "p95_ms", "p99_ms"):
+            yield f"{name}_{length}s", getattr(row.latency[length], name)
+    if row.gap is not None:
+        yield "wer_difference", row.gap.difference
+        yield from zip(("wer_difference_low", "wer_difference_high"), row.gap.interval, strict=True)
+        yield "changed_transcripts", row.gap.changed
+    for name, found in estimates.items():
+        if found is None:
+            continue
+        for end, value in (("", found.value), ("_low", found.low), ("_high", found.high)):
+            if value is not None:
+                yield f"{name}{end}", value

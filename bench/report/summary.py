@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -239,11 +239,17 @@ def _mark_front(rows: list[Row]) -> list[Row]:
         if row.latency and not row.is_noise_pair and (height := value(row)) is not None
     }
 
-    def dominated(name: str) -> bool:
-        mine = points[name]
+    front = find_front(points)
+    return [replace(row, on_front=row.name in front) for row in rows]
+
+
+def find_front(points: Mapping[str, tuple[float, float]]) -> set[str]:
+    """The names that no other dominates: less is better on both axes (Pareto)."""
+
+    def dominated(mine: tuple[float, float]) -> bool:
         return any(
             other != mine and other[0] <= mine[0] and other[1] <= mine[1]
             for other in points.values()
         )
 
-    return [replace(row, on_front=row.name in points and not dominated(row.name)) for row in rows]
+    return {name for name, mine in points.items() if not dominated(mine)}

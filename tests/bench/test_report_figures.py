@@ -15,7 +15,7 @@ from bench.report.frame import split_strays
 from bench.report.labels import Anchor, Box, place_labels, spread
 from bench.report.notes import method_notes
 from bench.report.results import Results
-from bench.report.scatter import draw_trade_off
+from bench.report.scatter import draw_trade_off, trade_off_points
 from bench.report.summary import Summary, summarise
 from bench.report.svg import Scale, text_width
 from bench.report.table import build_table
@@ -194,7 +194,7 @@ def test_the_front_is_what_nothing_beats(summary: Summary) -> None:
 
 
 def test_one_far_variant_is_told_in_the_corner(summary: Summary) -> None:
-    shown, strays = split_strays(summary.measured, "accuracy")
+    shown, strays = split_strays(*trade_off_points(summary))
     assert [row.name for row in strays] == ["tfidf-sklearn-fp64"]
     assert len(shown) == len(summary.measured) - 1
     plot = draw_trade_off(summary, 1200)

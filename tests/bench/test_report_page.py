@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Page, find_chromium, open_browser
+from chromium import Page, find_chromium
+from page_checks import SEEN_PLOTS, WIDTHS, faults_of
 from results_factory import make_results
 
 from bench.report.writing import write_report
@@ -22,30 +22,6 @@ KINDS = {
     "speed": {"accuracy": False, "gpu": True},
     "one": {"variants": 1, "failed": False},
 }
-# elements that stick out of the window and are not inside something that scrolls
-STICKING_OUT = """[...document.querySelectorAll('body *')].filter(element => {
-  const box = element.getBoundingClientRect();
-  if (!box.width || !box.height || element.closest('.scroll')) return false;
-  return box.right > innerWidth + 1 || box.left < -1;
-}).map(element => element.outerHTML.slice(0, 120))"""
-# text in pictures that leaves its picture
-CUT_TEXT = """[...document.querySelectorAll('svg.plot')].flatMap(plot => {
-  const frame = plot.getBoundingClientRect();
-  return [...plot.querySelectorAll('text')].filter(text => {
-    const box = text.getBoundingClientRect();
-    return box.width && (box.right > frame.right + 1 || box.left < frame.left - 1
-      || box.bottom > frame.bottom + 1 || box.top < frame.top - 1);
-  }).map(text => text.textContent);
-})"""
-# names of the first picture that cover each other
-COVERED_NAMES = """(() => {
-  const boxes = [...document.querySelectorAll('#trade-off .label .name')]
-    .map(name => [name.textContent, name.getBoundingClientRect()]).filter(([, box]) => box.width);
-  return boxes.flatMap(([name, a], index) => boxes.slice(index + 1)
-    .filter(([, b]) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2
-      && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 4)
-    .map(([other]) => `${name} / ${other}`));
-})()"""
 # px by which the main table is wider than the room it has
 TABLE_OVERHANG = """(() => {
   const table = document.querySelector('table.results'), room = table.parentElement;
@@ -54,14 +30,6 @@ TABLE_OVERHANG = """(() => {
   return Math.round(table.getBoundingClientRect().width - inner);
 })()"""
 PLOTS_SEEN = {"full": 4, "everything": 5, "speed": 4, "one": 3}
-SEEN_PLOTS = """[...document.querySelectorAll('svg.plot')]
-  .filter(plot => plot.getBoundingClientRect().width > 100).length"""
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    with open_browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -77,19 +45,13 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("width", "dark"), [(1280, False), (1280, True), (820, False), (390, False)]
-)
+@pytest.mark.parametrize(("width", "dark"), WIDTHS)
 def test_nothing_is_cut_off(
     page: Page, reports: dict[str, Path], kind: str, width: int, dark: bool
 ) -> None:
     page.problems.clear()
     page.open(reports[kind], width, dark=dark)
-    assert page.problems == []
-    assert page.ask("document.documentElement.scrollWidth") <= width
-    assert page.ask(STICKING_OUT) == []
-    assert page.ask(CUT_TEXT) == []
-    assert page.ask(COVERED_NAMES) == []
+    assert faults_of(page, width) == []
     assert page.ask(SEEN_PLOTS) == PLOTS_SEEN[kind]
     if width == 1280 and kind == "full":
         assert page.ask(TABLE_OVERHANG) <= 0

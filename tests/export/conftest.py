@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from export.optimize import fuse_graph
-from export.workshop import Workshop, calibration_texts
+from export.workshop import Workshop, calibration_feeds
 from finetune.run_folder import open_run
 
 
@@ -41,7 +41,7 @@ def make_workshop(
                 hidden_size=64,
                 plain=plain,
                 fused=fused,
-                calibration_texts=partial(calibration_texts, run, 24),
+                make_feeds=partial(calibration_feeds, run, 24, folder, manifest),
                 smooth_alpha=0.5,
                 int8_embeddings=False,
                 device="cpu",

@@ -233,15 +233,6 @@ def test_a_crossed_gate_keeps_what_was_made(tones_run, tmp_path) -> None:
         open_transcriber(str(tmp_path / "made.failed"))
 
 
-def test_half_precision_keeps_the_text(tones_run, tmp_path) -> None:
-    overrides = ["fp16=true", "max_wer_increase=1", "check_rows=6"]
-    folder = export_run(tones_run, tmp_path / "made", overrides=overrides).folder
-    steps = {s["name"]: s for s in json.loads((folder / "manifest.json").read_text())["ladder"]}
-    assert steps["onnx-fp16"]["changed"] <= 1
-    sizes = {path.name: path.stat().st_size for path in (folder / "onnx").iterdir()}
-    assert sizes["model_fp16.onnx"] < 0.75 * sizes["model.onnx"]
-
-
 def test_an_empty_stream_is_no_text(tones_run) -> None:
     from finetune.speech_model import run_settings
 
