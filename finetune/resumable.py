@@ -40,7 +40,8 @@ WEIGHTS, BEST = "weights.safetensors", "best.safetensors"
 class ResumableTrainer(Trainer):
     """Trainer with checkpoints of ``finetune/checkpoints.py`` in ``args.output_dir``.
 
-    ``ledger`` is stored with each; ``last_checkpoint`` is the folder of the newest.
+    One is written at every new best evaluation. ``ledger`` is stored with each;
+    ``last_checkpoint`` is the folder of the newest.
     """
 
     def __init__(self, *args: Any, ledger: Ledger | None = None, **kwargs: Any) -> None:
@@ -102,6 +103,12 @@ class ResumableTrainer(Trainer):
         trainer_state.logging_steps = training_args.logging_steps
         trainer_state.eval_steps = training_args.eval_steps
         trainer_state.save_steps = training_args.save_steps
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        better = super()._determine_best_metric(metrics, trial)
+        if better or self.finished:
+            self.control.should_save = True
+        return better
 
     def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
         self._running_loss = tr_loss

@@ -14,7 +14,7 @@ from finetune.row_order import IGNORED, LongestFirst
 
 
 class RowsTrainer(ResumableTrainer):
-    """Rows in the order of ``train_order``; a checkpoint at every new best evaluation."""
+    """Rows in the order of ``train_order``; evaluation in smaller batches where memory ends."""
 
     def __init__(self, *args: Any, train_order: Sampler[int], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,12 +39,6 @@ class RowsTrainer(ResumableTrainer):
                 if not is_out_of_memory(fault) or smallest or self.args.world_size > 1:
                     raise
             self.args.per_device_eval_batch_size //= 2
-
-    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        better = super()._determine_best_metric(metrics, trial)
-        if better or self.finished:
-            self.control.should_save = True
-        return better
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.train_order

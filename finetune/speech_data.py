@@ -40,6 +40,11 @@ class SpeechCorpus:
     summary: dict[str, Any]
 
     @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the rows of the three splits."""
+        return self.summary["fingerprint"]
+
+    @property
     def splits(self) -> dict[str, pd.DataFrame]:
         """The three by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}

@@ -128,6 +128,7 @@ class SpeechTrainingSection(Section):
     precision: Precision = "auto"
     device: Device = "auto"
     eval_steps: Count | None = None  # None: once an epoch
+    save_steps: Count | None = None  # None: every five minutes; at each best evaluation anyway
     logging_steps: Count = 25
     early_stopping_patience: Count | None = None
 

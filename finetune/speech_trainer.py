@@ -12,22 +12,24 @@ from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
     ProgressCallback,
-    Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 
 from finetune.audio import to_float
 from finetune.ctc import SpeechSettings
-from finetune.progress import EvaluateLastStep, ProgressReport
+from finetune.ledger import Ledger
+from finetune.resumable import ResumableTrainer
 from finetune.speech_batches import Batch, SpeechBatches
 from finetune.speech_data import Waves
 from finetune.speech_metrics import word_error_rate
 from finetune.speech_model import TorchFrames
 from finetune.speech_recipe import SpeechTrainingSection
+from finetune.trainer_setup import NEVER
 from finetune.transcription import transcribe_waves
 
 
-class CtcTrainer(Trainer):
+class CtcTrainer(ResumableTrainer):
     """Trainer over ready-made batches in their order; evaluated by its transcripts."""
 
     def __init__(self, *, settings: SpeechSettings, references: list[str], **rest: Any) -> None:
@@ -74,22 +76,22 @@ def build_speech_trainer(
     precision: str,
     seed: int,
     checkpoints: Path,
-    tensorboard: Path,
-    progress: ProgressReport,
+    ledger: Ledger,
+    callbacks: Sequence[TrainerCallback],
 ) -> CtcTrainer:
-    """A Trainer that evaluates, keeps the best checkpoint and may stop early."""
-    callbacks: list[Any] = [progress, EvaluateLastStep()]
-    if training.early_stopping_patience is not None:
-        callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
+    """A Trainer that evaluates, keeps the best weights and may stop early; begins or goes on."""
+    patience = training.early_stopping_patience
+    early_stopping = [] if patience is None else [EarlyStoppingCallback(patience)]
     trainer = CtcTrainer(
         model=model,
         settings=settings,
         references=list(references),
-        args=_arguments(training, batches, device, precision, seed, checkpoints, tensorboard),
+        args=_arguments(training, batches, device, precision, seed, checkpoints),
         train_dataset=batches,
         eval_dataset=validation,
         data_collator=_only_item,
-        callbacks=callbacks,
+        callbacks=[*callbacks, *early_stopping],
+        ledger=ledger,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
@@ -103,14 +105,15 @@ def _arguments(
     precision: str,
     seed: int,
     checkpoints: Path,
-    tensorboard: Path,
 ) -> TrainingArguments:
-    """The section's values under Trainer's names; checkpoints hold weights only, unpickled."""
+    """The section's values under Trainer's names.
+
+    Saving is asked for by SaveAndStop; ``save_strategy`` only makes Trainer keep the best step.
+    """
     eval_steps = training.eval_steps or batches.per_epoch
     return TrainingArguments(
         output_dir=str(checkpoints),
-        logging_dir=str(tensorboard),
-        report_to=["tensorboard"],
+        report_to=[],
         disable_tqdm=True,
         seed=seed,
         use_cpu=device == "cpu",
@@ -133,13 +136,10 @@ def _arguments(
         eval_strategy="steps",
         save_strategy="steps",
         eval_steps=eval_steps,
-        save_steps=eval_steps,
+        save_steps=NEVER,
         logging_steps=training.logging_steps,
-        load_best_model_at_end=True,
         metric_for_best_model="wer",
         greater_is_better=False,
-        save_total_limit=1,
-        save_only_model=True,
         dataloader_pin_memory=device == "cuda",
     )
 

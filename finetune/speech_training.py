@@ -1,37 +1,44 @@
-"""One readable speech run: recordings and a recipe in, a run folder out."""
+"""One readable speech run: recordings and a recipe in, a run folder out.
+
+Killed or interrupted, it goes on from its last checkpoint; see train_loop.py.
+"""
 
 from __future__ import annotations
 
-import tempfile
-import time
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from transformers import set_seed
+from transformers import TrainerCallback, TrainerState, set_seed
 
 from finetune import run_folder
 from finetune.adapters import count_parameters
 from finetune.audio import encode_flac
 from finetune.base import BaseModel
+from finetune.checkpoints import Checkpoint, disk_errors
 from finetune.ctc import SpeechSettings
-from finetune.files import publish_folder, write_json
+from finetune.files import publish_folder, read_json, write_json
 from finetune.ledger import Ledger
-from finetune.progress import ProgressReport
 from finetune.provenance import collect_provenance
+from finetune.resumable import BEST, load_weights
 from finetune.speech_batches import SpeechBatches
 from finetune.speech_data import Waves
 from finetune.speech_job import Ready, Report, SpeechJob, prepare_job, prepare_model
 from finetune.speech_metrics import count_errors, speech_metrics
 from finetune.speech_model import TorchFrames
 from finetune.speech_recipe import SpeechRecipe
-from finetune.speech_trainer import build_speech_trainer, transcribe_stored
+from finetune.speech_trainer import CtcTrainer, build_speech_trainer, transcribe_stored
 from finetune.tasks import SPEECH
+from finetune.train_loop import Watch, drive_to_end
 from finetune.trained_weights import save_model
 from finetune.trainer_setup import training_history
+from finetune.work_folder import announce_publication, clear_work, finish_publication, open_work
 
 EVALUATED = ("validation", "test")
+METRICS = "kotune.metrics/1"
 
 
 def finetune_speech(
@@ -39,62 +46,93 @@ def finetune_speech(
 ) -> Path:
     """Train what the recipe says and publish the run folder, whole or not at all.
 
-    Raises RecipeError, DataError, ModelError or FolderError before anything heavy begins.
+    An unfinished run of the same recipe goes on where it was. Raises RecipeError, DataError,
+    ModelError or FolderError before anything heavy begins, KeyboardInterrupt once a training
+    that was asked to stop has saved itself.
     """
     target = Path(recipe.folder)
+    if finish_publication(target, recipe, report):
+        return target
     run_folder.check_target(target, overwrite=overwrite)
     job = prepare_job(recipe)
     _report_data(job, report)
+    work = open_work(target, job, report)
     set_seed(recipe.seed)
-    with publish_folder(target) as folder:
-        ready = prepare_model(job, folder, report)
-        figures = _train_and_write(job, ready, folder, report)
+    ready = prepare_model(job, work, report)
+    before = _measure_before(job, ready, work, report)
+    checkpoint = _train(job, ready, work, report)
+    load_weights(ready.model, checkpoint.folder / BEST)
+    with disk_errors(work / "steps"), publish_folder(target, workplace=work) as folder:
+        shutil.copytree(work / "model", folder / "model")
+        shutil.copytree(work / "tensorboard", folder / "tensorboard")
+        figures = _write_results(job, ready, checkpoint, before, folder, report)
         run_folder.seal_run(folder, recipe, _describe_run(job, ready, figures, folder))
+        announce_publication(work, folder)
+    clear_work(target)
     report(f"run folder {target}")
     return target
 
 
-def _train_and_write(job: SpeechJob, ready: Ready, folder: Path, report: Report) -> dict[str, Any]:
-    recipe, corpus = job.recipe, job.corpus
-    write_json(folder / "data.json", "kotune.data/1", corpus.summary)
-    metrics: dict[str, Any] = {}
-    if job.base is not None and not ready.new_head:
-        metrics["before"] = _measure_splits(job, ready, None, report, "before training, ")
-    batches = _training_batches(job, ready)
-    ledger = Ledger(micro_batch=1, accumulation=recipe.training.gradient_accumulation_steps)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".checkpoints.") as checkpoints:
-        trainer = build_speech_trainer(
+def _measure_before(job: SpeechJob, ready: Ready, work: Path, report: Report) -> dict[str, Any]:
+    """What a pretrained model hears before training, measured once however often it starts."""
+    if job.base is None or ready.new_head:
+        return {}
+    path = work / "before.json"
+    if not path.is_file():
+        metrics = _measure_splits(job, ready, None, report, "before training, ")
+        write_json(path, METRICS, {"before": metrics})
+    return {"before": read_json(path, METRICS)["before"]}
+
+
+def _train(job: SpeechJob, ready: Ready, work: Path, report: Report) -> Checkpoint:
+    """Train to the end, in this start or an earlier one; the last checkpoint."""
+    recipe, batches = job.recipe, _training_batches(job, ready)
+
+    def build(ledger: Ledger, callbacks: Sequence[TrainerCallback]) -> CtcTrainer:
+        return build_speech_trainer(
             model=ready.model,
             batches=batches,
             validation=ready.waves["validation"],
-            references=corpus.validation["text"].tolist(),
+            references=job.corpus.validation["text"].tolist(),
             settings=ready.settings,
             training=recipe.training,
             device=job.device,
             precision=job.precision,
             seed=recipe.seed,
-            checkpoints=Path(checkpoints),
-            tensorboard=folder / "tensorboard",
-            progress=ProgressReport(ledger, "wer"),
+            checkpoints=work / "steps",
+            ledger=ledger,
+            callbacks=callbacks,
         )
-        report(f"{len(batches):,} steps of at most {recipe.training.batch_seconds:g} s of audio")
-        began = time.perf_counter()
-        trainer.train()
-        training_time_s = time.perf_counter() - began
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    _save_model(model, job, folder)
-    ready = Ready(model, ready.tokenizer, ready.settings, ready.new_head, ready.waves)
-    metrics |= _measure_splits(job, ready, folder, report, "")
-    metrics["history"] = training_history(trainer.state)
-    best = trainer.state.best_global_step or trainer.state.global_step
-    metrics["best"] = {"step": best, "wer": trainer.state.best_metric}
-    write_json(folder / "metrics.json", "kotune.metrics/1", metrics)
-    provenance = collect_provenance(recipe.seed)
+
+    report(f"{len(batches):,} steps of at most {recipe.training.batch_seconds:g} s of audio")
+    fresh = Ledger(micro_batch=1, accumulation=recipe.training.gradient_accumulation_steps)
+    watch = Watch("wer", recipe.training.save_steps, job.device)
+    return drive_to_end(build, fresh, watch, work, report)
+
+
+def _write_results(
+    job: SpeechJob,
+    ready: Ready,
+    checkpoint: Checkpoint,
+    before: dict[str, Any],
+    folder: Path,
+    report: Report,
+) -> dict[str, Any]:
+    """Model, transcripts, metrics and provenance; returns what run.json says of the training."""
+    state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
+    ledger = Ledger(**checkpoint.ledger)
+    write_json(folder / "data.json", "kotune.data/1", job.corpus.summary)
+    _save_model(ready.model, job, folder)
+    metrics = before | _measure_splits(job, ready, folder, report, "")
+    metrics["history"] = training_history(state)
+    metrics["best"] = {"step": state.best_global_step, "wer": state.best_metric}
+    write_json(folder / "metrics.json", METRICS, metrics)
+    provenance = {**collect_provenance(job.recipe.seed), "training": {"starts": ledger.starts}}
     write_json(folder / "provenance.json", "kotune.provenance/1", provenance)
-    count = count_parameters(model)
+    count = count_parameters(ready.model)
     return {
-        "training_time_s": training_time_s,
-        "steps": trainer.state.global_step,
+        "training_time_s": ledger.training_time_s,
+        "steps": state.global_step,
         "step_times_s": ledger.step_times_s,
         "peak_training_memory_bytes": ledger.peak_memory_bytes,
         "parameters": {"total": count.total, "trainable": count.trainable},

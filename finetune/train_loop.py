@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,10 +22,21 @@ from finetune.method_training import fit_trainer_to_method
 from finetune.out_of_memory import MicroBatchTooLarge
 from finetune.processes import is_main_process, process_count
 from finetune.progress import EvaluateLastStep, ProgressReport
+from finetune.resumable import ResumableTrainer
 from finetune.rows_trainer import RowsTrainer
 from finetune.trainer_setup import build_trainer
 
 Report = Callable[[str], None]
+Builder = Callable[[Ledger, Sequence[TrainerCallback]], ResumableTrainer]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is told of a training (``eval_<metric>``), how often it saves, where it runs."""
+
+    metric: str
+    save_steps: int | None
+    device: str
 
 
 def train_to_end(
@@ -40,65 +52,69 @@ def train_to_end(
     Raises KeyboardInterrupt after saving where someone asked to stop, KotuneError where a
     single row is too much for the memory.
     """
-    checkpoint = last_checkpoint(work / "steps", report)
     training = job.recipe.training
-    ledger = (
-        Ledger(**checkpoint.ledger)
-        if checkpoint
-        else Ledger(training.batch_size, training.gradient_accumulation_steps)
-    )
+
+    def build(ledger: Ledger, own: Sequence[TrainerCallback]) -> RowsTrainer:
+        trainer = build_trainer(
+            model=model,
+            tokenizer=job.tokenizer,
+            train_rows=rows["train"],
+            validation_rows=rows["validation"],
+            training=training,
+            device=job.device,
+            precision=job.precision,
+            seed=job.recipe.seed,
+            checkpoints=work / "steps",
+            ledger=ledger,
+            callbacks=[*own, *callbacks],
+        )
+        fit_trainer_to_method(trainer, job.recipe.adapter)
+        return trainer
+
+    fresh = Ledger(training.batch_size, training.gradient_accumulation_steps)
+    watch = Watch(training.best_metric, training.save_steps, job.device)
+    return drive_to_end(build, fresh, watch, work, report)
+
+
+def drive_to_end(
+    build: Builder, fresh: Ledger, watch: Watch, work: Path, report: Report
+) -> Checkpoint:
+    """The same for any trainer: ``build`` makes one for a ledger, ``fresh`` the first's.
+
+    Checkpoints lie in ``work``/steps.
+    """
+    checkpoint = last_checkpoint(work / "steps", report)
+    ledger = Ledger(**checkpoint.ledger) if checkpoint else fresh
     ledger.starts += 1
     with stop_on_signal() as request:
         while checkpoint is None or not checkpoint.finished:
             if checkpoint is not None:
                 report(f"going on from step {checkpoint.step}")
-            trainer = _build(job, model, rows, work, ledger, request, checkpoint, callbacks)
+            trainer = build(ledger, _callbacks(ledger, watch, work, request, checkpoint))
             checkpoint = _run(trainer, checkpoint, ledger, report)
             del trainer
             gc.collect()
-            if job.device == "cuda":
+            if watch.device == "cuda":
                 torch.cuda.empty_cache()
     return checkpoint
 
 
-def _build(
-    job: Job,
-    model: torch.nn.Module,
-    rows: dict[str, Dataset],
-    work: Path,
-    ledger: Ledger,
-    request: StopRequest,
-    checkpoint: Checkpoint | None,
-    more: Sequence[TrainerCallback],
-) -> RowsTrainer:
-    training = job.recipe.training
+def _callbacks(
+    ledger: Ledger, watch: Watch, work: Path, request: StopRequest, checkpoint: Checkpoint | None
+) -> list[TrainerCallback]:
     callbacks: list[TrainerCallback] = [
-        ProgressReport(ledger, training.best_metric),
+        ProgressReport(ledger, watch.metric),
         EvaluateLastStep(),
-        SaveAndStop(request, training.save_steps),
+        SaveAndStop(request, watch.save_steps),
     ]
     if is_main_process():
         purge = checkpoint.step + 1 if checkpoint else None  # what the cut-off start wrote after it
         callbacks.append(TensorBoardCallback(SummaryWriter(work / "tensorboard", purge_step=purge)))
-    trainer = build_trainer(
-        model=model,
-        tokenizer=job.tokenizer,
-        train_rows=rows["train"],
-        validation_rows=rows["validation"],
-        training=training,
-        device=job.device,
-        precision=job.precision,
-        seed=job.recipe.seed,
-        checkpoints=work / "steps",
-        ledger=ledger,
-        callbacks=[*callbacks, *more],
-    )
-    fit_trainer_to_method(trainer, job.recipe.adapter)
-    return trainer
+    return callbacks
 
 
 def _run(
-    trainer: RowsTrainer, checkpoint: Checkpoint | None, ledger: Ledger, report: Report
+    trainer: ResumableTrainer, checkpoint: Checkpoint | None, ledger: Ledger, report: Report
 ) -> Checkpoint:
     """Train until the end, an interruption or a lack of memory; the checkpoint of that step."""
     too_large = False
@@ -124,7 +140,7 @@ def _run(
     return read_checkpoint(trainer.last_checkpoint)
 
 
-def _shrink(trainer: RowsTrainer, ledger: Ledger, report: Report) -> None:
+def _shrink(trainer: ResumableTrainer, ledger: Ledger, report: Report) -> None:
     """Halve the micro-batch and save the step that was whole last."""
     trainer.model.zero_grad(set_to_none=True)
     smaller = ledger.shape.halved(process_count())

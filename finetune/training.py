@@ -39,7 +39,7 @@ from finetune.resumable import BEST, load_weights
 from finetune.train_loop import train_to_end
 from finetune.trained_weights import save_trained
 from finetune.trainer_setup import tokenize_rows, training_history
-from finetune.work_folder import announce_publication, clear_work, is_published, open_work
+from finetune.work_folder import announce_publication, clear_work, finish_publication, open_work
 
 Report = Callable[[str], None]
 
@@ -55,7 +55,7 @@ def finetune(recipe: FinetuneRecipe, *, overwrite: bool = False, report: Report 
     report = report if is_main_process() else _say_nothing
     bound_primitive_caches()
     join_processes(choose_device(recipe.training.device))
-    if _finish_publication(target, recipe, report):
+    if finish_publication(target, recipe, report):
         return target
     run_folder.check_target(target, overwrite=overwrite)
     job = prepare_job(recipe)
@@ -88,16 +88,6 @@ def finetune(recipe: FinetuneRecipe, *, overwrite: bool = False, report: Report 
     clear_work(target)
     report(f"run folder {target}")
     return target
-
-
-def _finish_publication(target: Path, recipe: FinetuneRecipe, report: Report) -> bool:
-    """Clear away what a run left that was killed right after it was published."""
-    published = is_published(target, recipe)
-    wait_for_processes()
-    if published and is_main_process():
-        clear_work(target)
-        report(f"run folder {target} was finished already")
-    return published
 
 
 def _write_run(

@@ -24,11 +24,14 @@ import yaml
 from finetune.checkpoints import Report, disk_errors
 from finetune.errors import FolderError
 from finetune.files import read_json, sha256_file, write_json, write_text
+from finetune.processes import is_main_process, wait_for_processes
 from finetune.recipe import FinetuneRecipe
 from finetune.recipe_files import dump_recipe
+from finetune.speech_recipe import SpeechRecipe
 
 if TYPE_CHECKING:
     from finetune.job import Job
+    from finetune.speech_job import SpeechJob
 
 PUBLISHED = "kotune.published/1"
 SETTLED_ELSEWHERE = ("name", "output", "export")  # these decide nothing about the weights
@@ -39,7 +42,7 @@ def work_root(target: Path) -> Path:
     return target.parent / f".{target.name}.checkpoints"
 
 
-def open_work(target: Path, job: Job, report: Report) -> Path:
+def open_work(target: Path, job: Job | SpeechJob, report: Report) -> Path:
     """The place of this job, made where it is new; tells of other recipes' checkpoints.
 
     Raises FolderError where nothing can be written.
@@ -63,7 +66,7 @@ def open_work(target: Path, job: Job, report: Report) -> Path:
     return work
 
 
-def fingerprint(job: Job) -> str:
+def fingerprint(job: Job | SpeechJob) -> str:
     """Hash of all that decides the weights; where and how often to save does not."""
     recipe = job.recipe.model_dump(mode="json")
     for name in SETTLED_ELSEWHERE:
@@ -71,7 +74,7 @@ def fingerprint(job: Job) -> str:
     recipe["training"].pop("save_steps")
     content = {
         "recipe": recipe,
-        "base": job.base.as_dict(),
+        "base": job.base.as_dict() if job.base else None,
         "data": job.corpus.fingerprint,
         "device": job.device,
         "precision": job.precision,
@@ -84,7 +87,7 @@ def announce_publication(work: Path, folder: Path) -> None:
     write_json(work / "published.json", PUBLISHED, {"run": sha256_file(folder / "run.json")})
 
 
-def is_published(target: Path, recipe: FinetuneRecipe) -> bool:
+def is_published(target: Path, recipe: FinetuneRecipe | SpeechRecipe) -> bool:
     """Whether this recipe's run was published and only its leftovers were not cleared away."""
     for path in work_root(target).glob("*/published.json"):
         try:
@@ -94,6 +97,16 @@ def is_published(target: Path, recipe: FinetuneRecipe) -> bool:
         if same and (path.parent / "recipe.yaml").read_text("utf-8") == dump_recipe(recipe):
             return True
     return False
+
+
+def finish_publication(target: Path, recipe: FinetuneRecipe | SpeechRecipe, report: Report) -> bool:
+    """Clear away what a run left that was killed right after it was published."""
+    published = is_published(target, recipe)
+    wait_for_processes()
+    if published and is_main_process():
+        clear_work(target)
+        report(f"run folder {target} was finished already")
+    return published
 
 
 def clear_work(target: Path) -> None:
@@ -112,7 +125,7 @@ def _restore_replaced(work: Path, target: Path) -> None:
             os.replace(aside, target)
 
 
-def _changed_keys(saved: Path, recipe: FinetuneRecipe) -> list[str]:
+def _changed_keys(saved: Path, recipe: FinetuneRecipe | SpeechRecipe) -> list[str]:
     then = _flat(yaml.safe_load(saved.read_text("utf-8")))
     now = _flat(recipe.model_dump(mode="json"))
     return [

@@ -1,17 +1,36 @@
-"""Children forked from a process that has imported PyTorch, alone or as a pair."""
+"""Children forked from a process that has imported PyTorch, alone or as a pair; who starts it."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from finetune.console import run_app
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run_harness(harness: Path, folder: Path, *arguments: str) -> dict[str, Any]:
+    """What a program that forks trainings in ``folder`` prints in its last line, as JSON."""
+    done = subprocess.run(
+        [sys.executable, harness, folder, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    logs = "".join(path.read_text("utf-8", "replace") for path in folder.glob("*.log"))
+    assert done.returncode == 0, done.stderr + logs
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def fork(work: Callable[[], None], log: Path) -> int:

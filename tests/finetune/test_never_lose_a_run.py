@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import run_harness
 
-ROOT = Path(__file__).parent.parent.parent
 HARNESS = Path(__file__).parent / "kill_harness.py"
 pytestmark = pytest.mark.timeout(1800)  # some thirty trainings, half a minute of a free core
 
@@ -22,16 +18,7 @@ def cut_off(folder: Path, base: Path, reviews: Path, kills: int, seed: int) -> d
     """What the harness saw of trainings on ``base`` in ``folder``."""
     shutil.copytree(base, folder / "base")
     shutil.copy(reviews, folder / "reviews.csv")
-    done = subprocess.run(
-        [sys.executable, HARNESS, folder, str(kills), str(seed)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
-    logs = "".join(path.read_text("utf-8", "replace") for path in folder.glob("*.log"))
-    assert done.returncode == 0, done.stderr + logs
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_harness(HARNESS, folder, str(kills), str(seed))
 
 
 def check_kills(seen: dict[str, Any], kills: int) -> None:
