@@ -70,7 +70,8 @@ def test_it_goes_on_from_the_same_step_with_smaller_batches(
 
     weights = [load_file(run / "model" / "adapter_model.safetensors") for run in (small, large)]
     for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, atol=1e-4, rtol=1e-3)
+        # sums in another order, and AdamW divides by their size: a twentieth of what a step moves
+        torch.testing.assert_close(weights[1][name], value, atol=2.5e-4, rtol=1e-3)
     losses = [
         [row["loss"] for row in json.loads((run / "metrics.json").read_text())["history"]]
         for run in (small, large)
