@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -55,7 +56,7 @@ class StageProcess:
                 return self._reply()
             code = self._server.wait()
         except BrokenPipeError:  # it died before it read the job
-            code = self._server.wait()
+            code = self._server.wait() or 1
         except BaseException:
             self.close()  # the child ends with its standard input, and cleans up
             raise
@@ -67,7 +68,8 @@ class StageProcess:
         server, self._server = self._server, None
         replies, self._replies = self._replies, None
         if server is not None:
-            server.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # a job that nobody will read
+                server.stdin.close()
             server.wait()
         if replies is not None:
             os.close(replies)

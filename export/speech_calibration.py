@@ -25,7 +25,7 @@ def calibration_recordings(run: Run, count: int) -> list[AudioSource]:
     from finetune.speech_data import load_speech_corpus
 
     corpus = load_speech_corpus(run.recipe.data, run.recipe.seed)
-    if corpus.summary["fingerprint"] != run.info["data_fingerprint"]:
+    if corpus.fingerprint != run.info["data_fingerprint"]:
         raise DataError(
             "calibration needs the recordings of the training, and the data have changed",
             received=f"{run.recipe.data.path}, fingerprint {corpus.summary['fingerprint'][:12]}",

@@ -122,7 +122,8 @@ def prepare_job(recipe: PretrainRecipe, work: Path) -> PretrainJob:
     device = choose_device(recipe.training.device)
     precision = choose_precision(recipe.training.precision, device)
     base = resolve_base(recipe.model, recipe.revision) if recipe.model else None
-    texts = load_texts(recipe.corpus, recipe.seed)
+    split_seed = recipe.corpus.split_seed
+    texts = load_texts(recipe.corpus, recipe.seed if split_seed is None else split_seed)
     if base:
         tokenizer = load_base_tokenizer(base)
         if tokenizer.mask_token is None:

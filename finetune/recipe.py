@@ -230,6 +230,7 @@ class PretrainCorpus(Section):
     path: str
     text_column: str | None = None
     held_out_size: Share | Count = 2000
+    split_seed: int | None = None  # the recipe's seed; a further stage names the first one's
 
 
 class TokenizerSection(Section):

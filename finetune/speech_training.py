@@ -22,6 +22,7 @@ from finetune.checkpoints import Checkpoint, disk_errors
 from finetune.ctc import SpeechSettings
 from finetune.files import publish_folder, read_json, write_json
 from finetune.ledger import Ledger
+from finetune.precision import bound_primitive_caches
 from finetune.provenance import collect_provenance
 from finetune.resumable import BEST, load_weights
 from finetune.speech_batches import SpeechBatches
@@ -51,6 +52,7 @@ def finetune_speech(
     that was asked to stop has saved itself.
     """
     target = Path(recipe.folder)
+    bound_primitive_caches()
     if finish_publication(target, recipe, report):
         return target
     run_folder.check_target(target, overwrite=overwrite)

@@ -36,10 +36,7 @@ class SpeechVariant(Record):
 
 
 class SpeechResults(Record):
-    """A whole results.json; ``baselines`` is group → variant, the first group the trained one.
-
-    Files written before there were pictures lack the training's curves and the ladders.
-    """
+    """A whole results.json; ``baselines`` is group → variant, the first group the trained one."""
 
     name: str
     created: str
@@ -51,19 +48,9 @@ class SpeechResults(Record):
     baselines: Annotated[dict[str, str], Field(min_length=1)]
     references: list[str]
     variants: Annotated[list[SpeechVariant], Field(min_length=1)]
-    training: dict[str, dict[str, Any]] = Field({})
-    curves: dict[str, list[CurvePoint]] = Field({})
-    ladders: dict[str, list[LadderStep]] = Field({})
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_older_files(cls, given: Any) -> Any:
-        environment = given.get("environment", {}) if isinstance(given, dict) else {}
-        if not {"created", "command"} <= set(environment):
-            return given
-        return {
-            "created": environment["created"], "commands": [environment["command"]], **given
-        }  # fmt: skip
+    training: dict[str, dict[str, Any]]
+    curves: dict[str, list[CurvePoint]]
+    ladders: dict[str, list[LadderStep]]
 
     @model_validator(mode="after")
     def _check_joints(self) -> Self:

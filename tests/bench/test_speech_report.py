@@ -104,18 +104,6 @@ def test_the_headline_keeps_to_the_limit() -> None:
     assert "the baseline, failed" in headline(summary_of(content))
 
 
-def test_older_files_without_curves_and_ladders_are_read(tmp_path: Path) -> None:
-    content = make_speech_results(base=False, failed=False)
-    for key in ("created", "commands", "training", "curves", "ladders"):
-        del content[key]
-    content["environment"] |= {"created": "2025-06-01T09:30:00+00:00", "command": "kotune bench"}
-    write_speech_report(write_results(tmp_path, content))
-    assert {path.stem for path in (tmp_path / "plots").iterdir()} == {
-        "trade_off", "lengths", "footprints",
-    }  # fmt: skip
-    assert "kotune bench" in (tmp_path / "report.md").read_text()
-
-
 def test_faults_of_the_file_are_named(tmp_path: Path) -> None:
     content = make_speech_results()
     content["baselines"]["full"] = "nobody"

@@ -60,3 +60,14 @@ def _kill_the_job(process: StageProcess) -> None:
     while not (found := children.read_text().split()):
         time.sleep(0.01)
     os.kill(int(found[0]), signal.SIGKILL)
+
+
+def test_a_server_that_died_is_an_exit_code_and_the_next_job_starts_another(
+    recipe: FinetuneRecipe,
+) -> None:
+    with StageProcess() as process:
+        assert process.run(recipe, None) == 0
+        process._server.kill()
+        process._server.wait()
+        assert process.run(recipe, None) != 0
+        assert process.run(recipe, None) == 0

@@ -80,6 +80,16 @@ def test_held_out_texts_are_never_trained_on(recipe):
     )
 
 
+def test_a_further_stage_keeps_the_first_ones_held_out_texts(recipe, tmp_path):
+    short = with_training(recipe, max_steps=1)
+    first = pretraining.prepare_job(short, tmp_path / "first")
+    corpus = recipe.corpus.model_copy(update={"split_seed": recipe.seed})
+    second = pretraining.prepare_job(
+        short.model_copy(update={"corpus": corpus, "seed": recipe.seed + 1}), tmp_path / "2"
+    )
+    assert second.texts.held_out == first.texts.held_out
+
+
 def test_plain_text_is_one_text_a_line(tmp_path):
     path = tmp_path / "plain.txt"
     path.write_text("\ufeff하나  둘\n\n셋\n하나 둘\n넷\n", encoding="utf-8")
