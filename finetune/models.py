@@ -250,7 +250,7 @@ def _skeleton(config: Any) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     with torch.device("meta"):
-        return AutoModelForSequenceClassification.from_config(config)
+        return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
 
 
 def _new_modules(base: BaseModel, skeleton: Any) -> list[str]:

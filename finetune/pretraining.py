@@ -72,7 +72,7 @@ def pretrain(recipe: PretrainRecipe, *, overwrite: bool = False, report: Report 
     check_target(target, overwrite=overwrite)
     bound_primitive_caches()
     work = work_folder(target)
-    check_same_run(work, recipe)
+    changed = check_same_run(work, recipe)
     job = prepare_job(recipe, work)
     counts = job.texts.summary
     report(
@@ -80,6 +80,8 @@ def pretrain(recipe: PretrainRecipe, *, overwrite: bool = False, report: Report 
         f"held out, {counts['duplicates_dropped']:,} duplicates and {counts['empty_dropped']:,} "
         f"empty ones dropped; vocabulary {len(job.tokenizer):,}"
     )
+    if changed:
+        report(f"{', '.join(changed)}: not as it began; what is left goes by the new values")
     set_seed(recipe.seed)
     model = _build_model(job)
     _check_length(model, recipe)
@@ -97,13 +99,21 @@ def work_folder(target: Path) -> Path:
     return target.parent / f".{target.name}.checkpoints"
 
 
-def check_same_run(work: Path, recipe: PretrainRecipe) -> None:
-    """Refuse to go on with another run's checkpoints; raises FolderError naming the keys."""
+def check_same_run(work: Path, recipe: PretrainRecipe) -> list[str]:
+    """The training keys of an unfinished run that the recipe changes, of those that may.
+
+    Raises FolderError, naming the keys, where the checkpoints are another run's.
+    """
     saved = work / "recipe.yaml"
     if not saved.is_file():
-        return
+        return []
     then = yaml.safe_load(saved.read_text("utf-8"))
     now = recipe.model_dump(mode="json")
+    differ = [
+        f"training.{key}"
+        for key in sorted(CHANGEABLE)
+        if then["training"].get(key) != now["training"][key]
+    ]
     for section in (then, now):
         section["training"] = {
             key: value for key, value in section["training"].items() if key not in CHANGEABLE
@@ -115,6 +125,7 @@ def check_same_run(work: Path, recipe: PretrainRecipe) -> None:
             received=work,
             next_step=f"the recipe it began with, another output=…, or rm -r {work}",
         )
+    return differ
 
 
 def prepare_job(recipe: PretrainRecipe, work: Path) -> PretrainJob:

@@ -157,7 +157,9 @@ def test_max_steps_at_resume_cools_down(recipe, monkeypatch):
         pretraining.pretrain(with_training(recipe, max_steps=4, decay_ratio=0.01), report=silent)
     monkeypatch.undo()
     assert last_checkpoint(work / "steps").folder.name == "checkpoint-4"
-    folder = pretraining.pretrain(with_training(recipe, max_steps=8), report=silent)
+    said: list[str] = []
+    folder = pretraining.pretrain(with_training(recipe, max_steps=8), report=said.append)
+    assert any("training.decay_ratio, training.max_steps: not as it began" in one for one in said)
     history = json.loads((folder / "metrics.json").read_text("utf-8"))["history"]
     rates = {row["step"]: row["learning_rate"] for row in history if "learning_rate" in row}
     assert max(rates) == 8
