@@ -21,7 +21,21 @@ def nf4_config(compute_dtype: torch.dtype, skip: list[str]) -> Any:
     )
 
 
-def keep_4bit_exact(model: Any) -> Any:
+def finish_4bit(model: Any) -> Any:
+    """Make a freshly quantised model exact on every CPU, and free of its checkpoint."""
+    _keep_exact(model)
+    _leave_the_file(model)
+    return model
+
+
+def _leave_the_file(model: Any) -> None:
+    """Copy what was not quantised: a weight in the mapped file keeps all its pages resident."""
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu" and parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
+
+
+def _keep_exact(model: Any) -> None:
     """Keep bitsandbytes 0.50 from repacking NF4 weights at the first evaluation on a CPU.
 
     Where the CPU has avx512_bf16 it would compute in bf16 from then on, whatever the compute
@@ -30,7 +44,6 @@ def keep_4bit_exact(model: Any) -> Any:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    return model
 
 
 def quantize_in_memory(model: Any, compute_dtype: torch.dtype, device: str) -> Any:
@@ -48,4 +61,4 @@ def quantize_in_memory(model: Any, compute_dtype: torch.dtype, device: str) -> A
             use_safetensors=True,
         )
     quantized.kotune_new_modules = new
-    return keep_4bit_exact(quantized)
+    return finish_4bit(quantized)

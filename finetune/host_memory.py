@@ -5,13 +5,17 @@ from __future__ import annotations
 import ctypes
 import sys
 
-# Calibrated on glibc 2.36 with encoders of 4 x 256, 6 x 512 and 12 x 768, batches of 16 x 64
-# tokens: full, LoRA and QLoRA, fp32 and bf16. PyTorch asks malloc for aligned blocks, so that a
-# freed block seldom serves the next request of its own size; activations leave holes as large as
-# this share of themselves. The rest is code and buffers that libraries load with the first step.
-HOLES_SHARE = 0.5
-HOLES_SHARE_FP32_ADAPTERS = 1.05
-FIRST_STEP_BYTES = 70 << 20
+# Calibrated on glibc 2.36 with encoders of 4 x 256, 6 x 512, 12 x 768 and 24 x 1024, batches of
+# 16 x 64 tokens: full, LoRA and QLoRA, fp32 and bf16 (kotune bench plan). PyTorch asks malloc for
+# aligned blocks, so that a freed block seldom serves the next request of its own size; activations
+# leave holes as large as this share of themselves. The rest is code and buffers that libraries
+# load with the first step.
+HOLES_SHARE = 0.4
+HOLES_SHARE_FP32_ADAPTERS = 0.9
+FIRST_STEP_BYTES = 62 << 20
+LARGE_BLOCK_BYTES = 1 << 20
+_M_MMAP_THRESHOLD = -3  # mallopt(3)
+_FAST_THRESHOLD_BYTES = 32 << 20  # where glibc's own threshold ends up; its largest
 
 
 def give_back_free_memory() -> None:
@@ -22,8 +26,20 @@ def give_back_free_memory() -> None:
             trim(0)
 
 
+def keep_compact(compact: bool) -> None:
+    """Have every block of 1 MiB and more mapped by itself, or not; nothing but on glibc.
+
+    A mapped block goes back to the system when it is freed and leaves no hole; its pages are
+    zeroed at every use, which is the price.
+    """
+    if sys.platform == "linux":
+        set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+        if set_option is not None:
+            set_option(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES if compact else _FAST_THRESHOLD_BYTES)
+
+
 def allocator_bytes(activations_bytes: int, *, adapters: bool, precision: str) -> int:
-    """What the process grows by beyond its tensors."""
+    """What the process grows by beyond its tensors; of compact memory, ask for small blocks."""
     wide = adapters and precision == "fp32"
     share = HOLES_SHARE_FP32_ADAPTERS if wide else HOLES_SHARE
     return FIRST_STEP_BYTES + int(share * activations_bytes)

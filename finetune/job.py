@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from finetune.adapters import attach_adapter
 from finetune.base import BaseModel, resolve_base
 from finetune.data import Corpus, load_corpus
+from finetune.host_memory import keep_compact
 from finetune.method_training import start_method
 from finetune.methods import METHODS
 from finetune.models import load_base, load_base_tokenizer
@@ -64,9 +65,19 @@ def adapt_model(model: torch.nn.Module, recipe: FinetuneRecipe) -> torch.nn.Modu
     )
 
 
+def wants_compact_memory(recipe: FinetuneRecipe) -> bool:
+    """Whether a CPU run gives time for memory: ``auto`` is yes where the recipe does so anyway."""
+    asked = recipe.training.cpu_memory
+    if asked == "auto":
+        return recipe.training.gradient_checkpointing or METHODS[recipe.adapter.method].quantised
+    return asked == "compact"
+
+
 def build_model(job: Job) -> torch.nn.Module:
     """Base model with a new head, adapter attached, on its device, ready to train."""
     recipe = job.recipe
+    if job.device == "cpu":
+        keep_compact(wants_compact_memory(recipe))
     model = load_base(
         job.base,
         job.labels,

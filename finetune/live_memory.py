@@ -17,6 +17,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from finetune.host_memory import LARGE_BLOCK_BYTES
+
 WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS = "weights", "gradients", "optimizer", "activations"
 KINDS = (WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS)
 
@@ -28,6 +30,7 @@ class LiveMemory(TorchDispatchMode):
         super().__init__()
         self.live = dict.fromkeys(KINDS, 0)
         self.at_peak = dict(self.live)
+        self.small = self.small_at_peak = 0  # activations in blocks below LARGE_BLOCK_BYTES
         self._entries: dict[int, tuple[int, str]] = {}
         self._workspaces: dict[Any, Callable[[Any], int]] = _workspaces()
 
@@ -39,18 +42,18 @@ class LiveMemory(TorchDispatchMode):
     def forget_peak(self) -> None:
         """Begin a new peak at what is alive now."""
         self.at_peak = dict(self.live)
+        self.small_at_peak = self.small
 
     def count(self, tensor: torch.Tensor, kind: str) -> None:
         """Take a tensor that was made elsewhere, or say what a known one is."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._entries:
-            size, old = self._entries[key]
-            self.live[old] -= size
+            self._add(*self._entries[key], sign=-1)
         else:
             weakref.finalize(storage, self._release, key)
         self._entries[key] = storage.nbytes(), kind
-        self.live[kind] += storage.nbytes()
+        self._add(storage.nbytes(), kind)
         self._note_peak()
 
     def __torch_dispatch__(
@@ -72,12 +75,17 @@ class LiveMemory(TorchDispatchMode):
         return result
 
     def _release(self, key: int) -> None:
-        size, kind = self._entries.pop(key)
-        self.live[kind] -= size
+        self._add(*self._entries.pop(key), sign=-1)
+
+    def _add(self, size: int, kind: str, sign: int = 1) -> None:
+        self.live[kind] += sign * size
+        if kind == ACTIVATIONS and size < LARGE_BLOCK_BYTES:
+            self.small += sign * size
 
     def _note_peak(self, extra: int = 0) -> None:
         if sum(self.live.values()) + extra > self.peak_bytes:
             self.at_peak = {**self.live, ACTIVATIONS: self.live[ACTIVATIONS] + extra}
+            self.small_at_peak = self.small
 
 
 def _workspaces() -> dict[Any, Callable[[Any], int]]:

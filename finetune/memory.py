@@ -19,7 +19,7 @@ from finetune.base import BaseModel
 from finetune.base_precision import hold_base, wants_bf16_base
 from finetune.fake_model import cuda_rules, fill_with_fakes, replace_linear_layers, storages
 from finetune.host_memory import allocator_bytes
-from finetune.job import DTYPES, adapt_model
+from finetune.job import DTYPES, adapt_model, wants_compact_memory
 from finetune.live_memory import ACTIVATIONS, GRADIENTS, OPTIMIZER, WEIGHTS, LiveMemory
 from finetune.methods import METHODS
 from finetune.models import autocast_context, load_skeleton
@@ -92,10 +92,12 @@ def estimate_memory(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -
     with mode, rules:
         _run_training(model, recipe, shape, memory)
         step = dict(memory.at_peak)
+        compact = wants_compact_memory(recipe)
+        holed = memory.small_at_peak if compact else step[ACTIVATIONS]
         evaluation = _run_forward(model, shape, memory, shape.precision)
         widen_weights(model, memory)
         prediction = _run_forward(model, shape, memory, "fp32")
-    runtime = _runtime_bytes(step[ACTIVATIONS], recipe, shape)
+    runtime = _runtime_bytes(holed, recipe, shape)
     others = _runtime_bytes(0, recipe, shape)
     return MemoryNeed(
         parameters=parameters,

@@ -12,7 +12,7 @@ import torch
 
 from finetune.base import KLUE, TOKENIZER, BaseModel, resolve_base
 from finetune.errors import ModelError
-from finetune.four_bit import keep_4bit_exact, nf4_config, quantize_in_memory
+from finetune.four_bit import finish_4bit, nf4_config, quantize_in_memory
 from finetune.methods import METHODS
 from finetune.trained_weights import attach_trained
 
@@ -102,7 +102,7 @@ def load_base(
             "the base model cannot be loaded", received=f"{base.source}: {_first_line(fault)}"
         ) from fault
     model.kotune_new_modules = _modules_of(info["missing_keys"], model)
-    return keep_4bit_exact(model) if quantize_4bit else model
+    return finish_4bit(model) if quantize_4bit else model
 
 
 def load_trained(

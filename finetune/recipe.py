@@ -144,6 +144,7 @@ class TrainingSection(Section):
     base_precision: Literal["auto", "fp32"] = (
         "auto"  # frozen weights; auto: bf16 where precision is
     )
+    cpu_memory: Literal["auto", "compact", "fast"] = "auto"  # what freed blocks cost: holes or time
     padding: Literal["dynamic", "longest", "max_length"] = "dynamic"
     group_by_length: bool = True
     eval_steps: Count | None = None  # None: once an epoch
