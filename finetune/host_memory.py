@@ -11,8 +11,9 @@ import sys
 # leave holes as large as this share of themselves. The rest is code and buffers that libraries
 # load with the first step.
 HOLES_SHARE = 0.4
-HOLES_SHARE_FP32_ADAPTERS = 0.9
+HOLES_SHARE_FP32_ADAPTERS = 1.05
 FIRST_STEP_BYTES = 62 << 20
+FIRST_STEP_FP32_BYTES = 31 << 20
 LARGE_BLOCK_BYTES = 1 << 20
 _M_MMAP_THRESHOLD = -3  # mallopt(3)
 _FAST_THRESHOLD_BYTES = 32 << 20  # where glibc's own threshold ends up; its largest
@@ -42,4 +43,5 @@ def allocator_bytes(activations_bytes: int, *, adapters: bool, precision: str) -
     """What the process grows by beyond its tensors; of compact memory, ask for small blocks."""
     wide = adapters and precision == "fp32"
     share = HOLES_SHARE_FP32_ADAPTERS if wide else HOLES_SHARE
-    return FIRST_STEP_BYTES + int(share * activations_bytes)
+    first_step = FIRST_STEP_FP32_BYTES if precision == "fp32" else FIRST_STEP_BYTES
+    return first_step + int(share * activations_bytes)
