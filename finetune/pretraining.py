@@ -37,6 +37,7 @@ from finetune.pretrain_model import (
 )
 from finetune.pretrain_tokenizer import train_tokenizer
 from finetune.pretrain_trainer import build_trainer
+from finetune.provenance import git_state
 from finetune.recipe import PretrainRecipe
 from finetune.recipe_files import dump_recipe
 
@@ -70,6 +71,7 @@ def pretrain(recipe: PretrainRecipe, *, overwrite: bool = False, report: Report 
     """
     target = Path(recipe.folder)
     check_target(target, overwrite=overwrite)
+    git_state()
     bound_primitive_caches()
     work = work_folder(target)
     changed = check_same_run(work, recipe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -58,8 +59,13 @@ def package_version(name: str) -> str | None:
         return None
 
 
+@functools.cache
 def git_state() -> dict[str, Any] | None:
-    """Commit and dirty flag of the checkout this code runs from; None outside of one."""
+    """Commit and dirty flag of the checkout this code runs from; None outside of one.
+
+    As they were when first asked for: what takes long asks as it begins, since the code that runs
+    is that one.
+    """
     here = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str | None:

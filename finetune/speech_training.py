@@ -23,7 +23,7 @@ from finetune.ctc import SpeechSettings
 from finetune.files import publish_folder, read_json, write_json
 from finetune.ledger import Ledger
 from finetune.precision import bound_primitive_caches
-from finetune.provenance import collect_provenance
+from finetune.provenance import collect_provenance, git_state
 from finetune.resumable import BEST, load_weights
 from finetune.speech_batches import SpeechBatches
 from finetune.speech_data import Waves
@@ -52,6 +52,7 @@ def finetune_speech(
     that was asked to stop has saved itself.
     """
     target = Path(recipe.folder)
+    git_state()
     bound_primitive_caches()
     if finish_publication(target, recipe, report):
         return target

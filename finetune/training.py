@@ -33,7 +33,7 @@ from finetune.processes import (
     process_count,
     wait_for_processes,
 )
-from finetune.provenance import collect_provenance
+from finetune.provenance import collect_provenance, git_state
 from finetune.recipe import FinetuneRecipe
 from finetune.resumable import BEST, load_weights
 from finetune.train_loop import train_to_end
@@ -53,6 +53,7 @@ def finetune(recipe: FinetuneRecipe, *, overwrite: bool = False, report: Report 
     """
     target = Path(recipe.folder)
     report = report if is_main_process() else _say_nothing
+    git_state()
     bound_primitive_caches()
     join_processes(choose_device(recipe.training.device))
     if finish_publication(target, recipe, report):
