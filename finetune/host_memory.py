@@ -15,8 +15,9 @@ HOLES_SHARE_FP32_ADAPTERS = 1.05
 FIRST_STEP_BYTES = 62 << 20
 FIRST_STEP_FP32_BYTES = 31 << 20
 LARGE_BLOCK_BYTES = 1 << 20
-_M_MMAP_THRESHOLD = -3  # mallopt(3)
-_FAST_THRESHOLD_BYTES = 32 << 20  # where glibc's own threshold ends up; its largest
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
+_FAST_THRESHOLD_BYTES = 32 << 20  # where glibc's own thresholds end up, the other at twice it
+_TRIM_BYTES = 128 << 10  # glibc's default
 
 
 def give_back_free_memory() -> None:
@@ -37,6 +38,7 @@ def keep_compact(compact: bool) -> None:
         set_option = getattr(ctypes.CDLL(None), "mallopt", None)
         if set_option is not None:
             set_option(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES if compact else _FAST_THRESHOLD_BYTES)
+            set_option(_M_TRIM_THRESHOLD, _TRIM_BYTES if compact else 2 * _FAST_THRESHOLD_BYTES)
 
 
 def allocator_bytes(activations_bytes: int, *, adapters: bool, precision: str) -> int:
