@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from report_folder import report_files
 
+from bench.plan_accuracy import SCHEMA as PLAN
+from bench.plan_accuracy import plan_markdown
 from bench.report.speech import is_speech_report, write_speech_report
 from bench.report.writing import write_report
+from bench.training import SCHEMA as TRAINING
+from bench.training_report import training_markdown
 
 RESULTS = Path(__file__).parent.parent.parent / "docs" / "results"
-KEPT = sorted(path.parent for path in RESULTS.glob("*/results.json"))
+TABLES = {PLAN: plan_markdown, TRAINING: training_markdown}
+FOLDERS = sorted(path.parent for path in RESULTS.glob("*/results.json"))
+
+
+def _schema(folder: Path) -> str:
+    return json.loads((folder / "results.json").read_text("utf-8"))["schema"]
+
+
+KEPT_TABLES = [folder for folder in FOLDERS if _schema(folder) in TABLES]
+KEPT = [folder for folder in FOLDERS if folder not in KEPT_TABLES]
 
 
 @pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
@@ -23,3 +37,9 @@ def test_a_kept_report_is_made_again_byte_for_byte(folder: Path, tmp_path: Path)
     made = report_files(tmp_path)
     differing = [name for name in made if (folder / name).read_bytes() != made[name]]
     assert differing == []
+
+
+@pytest.mark.parametrize("folder", KEPT_TABLES, ids=lambda folder: folder.name)
+def test_a_kept_table_is_made_again(folder: Path) -> None:
+    content = json.loads((folder / "results.json").read_text("utf-8"))
+    assert TABLES[content["schema"]](content) == (folder / "report.md").read_text("utf-8")
