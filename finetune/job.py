@@ -65,6 +65,12 @@ def adapt_model(model: torch.nn.Module, recipe: FinetuneRecipe) -> torch.nn.Modu
     )
 
 
+def shape_memory(recipe: FinetuneRecipe, device: str) -> None:
+    """Have this process's malloc do what the recipe asks, before the model is built."""
+    if device == "cpu":
+        keep_compact(wants_compact_memory(recipe))
+
+
 def wants_compact_memory(recipe: FinetuneRecipe) -> bool:
     """Whether a CPU run gives time for memory: ``auto`` is yes where the recipe does so anyway."""
     asked = recipe.training.cpu_memory
@@ -76,8 +82,7 @@ def wants_compact_memory(recipe: FinetuneRecipe) -> bool:
 def build_model(job: Job) -> torch.nn.Module:
     """Base model with a new head, adapter attached, on its device, ready to train."""
     recipe = job.recipe
-    if job.device == "cpu":
-        keep_compact(wants_compact_memory(recipe))
+    shape_memory(recipe, job.device)
     model = load_base(
         job.base,
         job.labels,

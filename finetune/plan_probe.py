@@ -10,8 +10,7 @@ import torch
 
 from finetune.base import BaseModel
 from finetune.base_precision import hold_frozen
-from finetune.host_memory import keep_compact
-from finetune.job import DTYPES, adapt_model, wants_compact_memory
+from finetune.job import DTYPES, adapt_model, shape_memory
 from finetune.memory import StepShape
 from finetune.methods import METHODS
 from finetune.models import load_base
@@ -93,8 +92,7 @@ def _timed_step(
 
 
 def _build(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -> torch.nn.Module:
-    if shape.device == "cpu":
-        keep_compact(wants_compact_memory(recipe))
+    shape_memory(recipe, shape.device)
     model = load_base(
         replace(base, random_weights=True),
         list(recipe.data.labels.values()),
