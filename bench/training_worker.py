@@ -1,14 +1,13 @@
 """One training in one fresh process, a few steps at a time, driven by ``bench/driver.py``.
 
-What runs is the product's own: its data, model, Trainer and data loader. The Trainer runs in a
-thread that waits between visits; a visit is timed from its first step's begin to its last's end.
+What runs is the product's own: its data, model, Trainer and data loader, in the main thread as
+ever (malloc serves other threads from arenas of their own). Between visits the Trainer waits in a
+callback, which answers messages; a visit is timed from its first step's begin to its last's end.
 """
 
 from __future__ import annotations
 
 import gc
-import queue
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from bench.timing import (
     resident_memory_bytes,
     round_sample,
 )
-from bench.worker import Commands, Message, main
+from bench.worker import Commands, Message, Pipe, main
 
 
 class TrainingWorker:
@@ -29,8 +28,9 @@ class TrainingWorker:
     def __init__(self) -> None:
         self.job: Any = None
         self.trainer: Any = None
-        self.gate: Any = None
+        self.visits: Any = None
         self.before_bytes = 0
+        self.pipe: Pipe
 
     def prepare(self, message: Message) -> Message:
         """Import the libraries, read and tokenise the data; no model is built yet."""
@@ -54,9 +54,9 @@ class TrainingWorker:
 
     def steps(self, message: Message) -> Message:
         """Train ``count`` optimizer steps on; seconds, rows, tokens and padding of the visit."""
-        if self.gate is None:
-            self.gate = _Gate(self.trainer)
-        return self.gate.run(message["count"])
+        self.visits = _Visits(self.trainer, self.pipe, message["count"])
+        self.trainer.train()  # answers this message, and those that follow, from within
+        raise RuntimeError("the training ended before its steps were measured")
 
     def memory(self, message: Message) -> Message:
         """Peak growth since before the model was built, of the process and of the GPU."""
@@ -74,7 +74,7 @@ class TrainingWorker:
         """Operations of a micro-batch's matrix products, and their peak speed here."""
         from bench.matrix_peak import matrix_peak, step_flops
 
-        inputs = self.gate.last_inputs
+        inputs = self.visits.last_inputs
         flops, products = step_flops(self.trainer, inputs)
         return {
             "flops": flops,
@@ -95,46 +95,37 @@ class TrainingWorker:
         return finetune_whole(message["recipe"])
 
 
-class _Gate:
-    """Lets the Trainer's thread run a number of steps and counts what they saw."""
+class _Visits:
+    """Times the Trainer's steps, visit by visit, and counts what they saw.
 
-    def __init__(self, trainer: Any) -> None:
+    Where a visit ends, the pipe is served until the next one is asked for.
+    """
+
+    def __init__(self, trainer: Any, pipe: Pipe, count: int) -> None:
         from transformers import TrainerCallback
 
-        self._orders: queue.Queue[int] = queue.Queue()
-        self._answers: queue.Queue[Message] = queue.Queue()
-        self._left = 0
+        self._pipe, self._left = pipe, count
         self._synchronize = _synchronizer(trainer)
         self.last_inputs: dict[str, Any] = {}
-        gate = self
+        visits = self
 
-        class Stop(TrainerCallback):
+        class Clock(TrainerCallback):
             def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                gate.step_begins()
+                visits.step_begins()
 
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                gate.step_ends()
+                visits.step_ends()
 
-        trainer.add_callback(Stop())
+        trainer.add_callback(Clock())
         trainer.model.register_forward_pre_hook(self._see, with_kwargs=True)
-        self._thread = threading.Thread(target=self._train, args=(trainer,), daemon=True)
-        self._thread.start()
-
-    def run(self, count: int) -> Message:
-        """Order ``count`` steps and wait for them; raises what the Trainer raised."""
-        self._orders.put(count)
-        answer = self._answers.get()
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
-        return answer
+        self._begin()
 
     def step_begins(self) -> None:
         if self._left == 0:
-            self._left = self._orders.get()
-            self._seen = {"rows": 0, "tokens": 0, "places": 0}
-            self._times: list[float] = []
-            self._began = time.perf_counter()
+            self._wait()
         self._step_began = time.perf_counter()
+        if not self._times:
+            self._began = self._step_began
 
     def step_ends(self) -> None:
         self._synchronize()
@@ -144,7 +135,19 @@ class _Gate:
         if self._left == 0:
             step_ms = [round_sample(1000 * value) for value in self._times]
             seconds = round_sample(now - self._began)
-            self._answers.put({"seconds": seconds, "step_ms": step_ms, **self._seen})
+            self._pipe.answer({"seconds": seconds, "step_ms": step_ms, **self._seen})
+
+    def _begin(self) -> None:
+        self._seen = {"rows": 0, "tokens": 0, "places": 0}
+        self._times: list[float] = []
+
+    def _wait(self) -> None:
+        """Serve the pipe until more steps are asked for; end the process where it ends."""
+        message = self._pipe.serve(until="steps")
+        if message is None:
+            raise SystemExit
+        self._left = message["count"]
+        self._begin()
 
     def _see(self, model: Any, args: Any, kwargs: dict[str, Any]) -> None:
         mask = kwargs["attention_mask"]
@@ -152,13 +155,6 @@ class _Gate:
         self._seen["places"] += mask.numel()
         self._seen["tokens"] += int(mask.sum())
         self.last_inputs = kwargs
-
-    def _train(self, trainer: Any) -> None:
-        try:
-            trainer.train()
-            self._answers.put({"error": "the training ended before its steps were measured"})
-        except Exception as fault:  # told to the driver; this process has nothing else to do
-            self._answers.put({"error": f"{type(fault).__name__}: {fault}"})
 
 
 def _synchronizer(trainer: Any) -> Callable[[], None]:

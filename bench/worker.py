@@ -210,27 +210,48 @@ COMMANDS: Commands = {
 }
 
 
-def serve(requests: TextIO, answers: TextIO, worker: Any, commands: Commands) -> None:
-    """Answer messages until ``quit`` or the end of the pipe; an error is told in one line."""
-    for line in requests:
-        message = json.loads(line)
-        if message["do"] == "quit":
-            return
-        try:
-            answer = {"ok": commands[message["do"]](worker, message)}
-        except Exception as fault:  # whatever a runtime raises: this variant failed, no other
-            answer = {"error": _one_line(fault)}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+class Pipe:
+    """The worker's end: messages in, one answer each out, both JSON lines."""
+
+    def __init__(self, requests: TextIO, answers: TextIO, worker: Any, commands: Commands) -> None:
+        self._requests, self._answers = requests, answers
+        self._worker, self._commands = worker, commands
+
+    def serve(self, until: str | None = None) -> Message | None:
+        """Answer messages until ``quit`` or the end of the pipe; an error is told in one line.
+
+        The command ``until`` is not carried out but returned, for whoever serves in its midst.
+        """
+        for line in self._requests:
+            message = json.loads(line)
+            if message["do"] == until:
+                return message
+            if message["do"] == "quit":
+                break
+            try:
+                answer = {"ok": self._commands[message["do"]](self._worker, message)}
+            except Exception as fault:  # whatever a runtime raises: this variant failed, no other
+                answer = {"error": _one_line(fault)}
+            self._write(answer)
+        return None
+
+    def answer(self, content: Message) -> None:
+        """Answer the command that is being carried out, before its end."""
+        self._write({"ok": content})
+
+    def _write(self, answer: Message) -> None:
+        self._answers.write(json.dumps(answer) + "\n")
+        self._answers.flush()
 
 
 def main(worker: Any, commands: Commands) -> None:
-    """Give standard output to the pipe and serve."""
+    """Give standard output to the pipe and serve; the pipe is the worker's ``pipe``."""
     _end_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     with os.fdopen(os.dup(0), "r", encoding="utf-8") as requests:
-        serve(requests, answers, worker, commands)
+        worker.pipe = Pipe(requests, answers, worker, commands)
+        worker.pipe.serve()
 
 
 def _end_with_parent() -> None:
