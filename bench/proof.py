@@ -4,7 +4,8 @@
     python -m bench.proof ab artifacts/NAME    # one of two 5 % slower: has to be found
     python -m bench.proof cost artifacts/NAME  # the harness against a bare loop
 
-Each prints a Markdown table for docs/results and its verdict; exit code 1 where the claim fails.
+Each prints a Markdown page, command and machine included; progress goes to standard error. Exit
+code 1 where the claim fails.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import dataclasses
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rich.markup import escape
 
 from bench.benchmark import available_cores, make_plan
 from bench.block import Plan
@@ -27,6 +30,7 @@ from bench.checkpoint import Checkpoint, Measurement
 from bench.driver import WorkerProcess
 from bench.measure import measure_variants
 from bench.prepare import prepare_variants
+from bench.proof_report import Repetition, cost_table, proof_page, repetition_table
 from bench.report.summary import noise_floor
 from bench.rows import choose_test_rows
 from bench.schedule import latency_samples
@@ -38,7 +42,7 @@ from bench.statistics import (
     ratio_finding,
 )
 from bench.variants import Variant, choose_variants, find_contenders
-from finetune.console import run_app, tell
+from finetune.console import errors, run_app, tell
 from finetune.errors import GateError
 
 SLOWDOWN = 0.05
@@ -56,17 +60,6 @@ Folders = Annotated[list[Path], typer.Argument(help="run and artifact folders")]
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-@dataclasses.dataclass(frozen=True)
-class Repetition:
-    """One benchmark: the ratio of the two medians, what it was called, and the foreign load."""
-
-    ratio: Estimate
-    floor: float
-    finding: str
-    rounds: int
-    foreign_cores: float | None
-
-
 @app.command("aa")
 def prove_same(
     folders: Folders,
@@ -81,11 +74,12 @@ def prove_same(
         found = repeat(folders, variant, 0.0, repetitions, budget, settings or [])
     false = sum(one.finding != "tie" for one in found)
     widest = max(half_width(one.ratio) for one in found)
-    print_table(found)
-    tell(f"{false} of {repetitions} called a difference; widest half-width {100 * widest:.2f} %")
+    told = f"{false} of {repetitions} called a difference; widest half-width {100 * widest:.2f} %."
     faults = [f"{false} false differences"] if false > FALSE_SHARE * repetitions else []
     faults += [f"half-width {100 * widest:.2f} %"] if widest > WIDEST else []
-    check(faults, f"at most {FALSE_SHARE:.0%} false, half-width at most {WIDEST:.0%}")
+    claim = f"at most {FALSE_SHARE:.0%} false, half-width at most {WIDEST:.0%}"
+    title = "The same variant, measured thrice" + (", beside a busy program" if busy else "")
+    conclude(title, repetition_table(found), told, faults, claim)
 
 
 @app.command("ab")
@@ -100,10 +94,11 @@ def prove_different(
     """A variant against itself with every call longer: the difference has to be found."""
     found = repeat(folders, variant, slowdown, repetitions, budget, settings or [])
     right = sum(one.finding == "higher" for one in found)
-    print_table(found)
-    tell(f"{right} of {repetitions} found the slowdown of {slowdown:.0%}")
+    told = f"{right} of {repetitions} found the slowdown of {slowdown:.0%}."
     faults = [f"found in {right} of {repetitions}"] if right < FOUND_SHARE * repetitions else []
-    check(faults, f"found in at least {FOUND_SHARE:.0%}")
+    title = f"A variant and itself, {slowdown:.0%} slower"
+    claim = f"found in at least {FOUND_SHARE:.0%}"
+    conclude(title, repetition_table(found), told, faults, claim)
 
 
 @app.command("cost")
@@ -116,11 +111,9 @@ def prove_cost(
     """Passes as the benchmark makes them, against a loop with one clock around it."""
     with proof_plan(folders, variant, 0.0, 600.0, settings or []) as (variants, plan):
         ratio = harness_cost(variants[0], plan, pairs)
-    tell("| harness / bare | 95 % interval | pairs |")
-    tell("| ---: | ---: | ---: |")
-    tell(f"| {ratio.value:.4f} | {_ends(ratio)} | {pairs} |")
     faults = [f"{ratio.value - 1:.2%}"] if ratio.value - 1 > COST else []
-    check(faults, f"the harness adds less than {COST:.0%}")
+    title, told = "What the harness adds", f"Added: {ratio.value - 1:.2%}."
+    conclude(title, cost_table(ratio, pairs), told, faults, f"less than {COST:.0%}")
 
 
 def repeat(
@@ -138,13 +131,15 @@ def repeat(
             section = plan.settings.model_copy(update={"seed": plan.settings.seed + number})
             one = dataclasses.replace(plan, settings=section)
             found.append(measure_once(variants, one))
-            tell(f"repetition {number + 1}/{repetitions}: {found[-1].finding}")
+            _progress(f"repetition {number + 1}/{repetitions}: {found[-1].finding}")
     return found
 
 
 def measure_once(variants: Sequence[Variant], plan: Plan) -> Repetition:
     """One benchmark of variant, its second time and the third; the third over the first."""
+    began = time.monotonic()
     progress = measure_variants(variants, plan)
+    seconds = time.monotonic() - began
     plan.checkpoint.clear()
     first, again, third = (_measured(progress.variants[one.name]) for one in variants)
     floor = noise_floor(median_ratio(first, again))
@@ -155,6 +150,7 @@ def measure_once(variants: Sequence[Variant], plan: Plan) -> Repetition:
         floor,
         ratio_finding(ratio, floor),
         len(progress.variants[variants[0].name].latency),
+        seconds,
         float(np.median(loads)) if loads else None,
     )
 
@@ -203,7 +199,7 @@ def proof_plan(
             seed=section.seed,
             threads=threads,
             timeout_s=section.call_timeout_s,
-            report=tell,
+            report=_progress,
         )
         rows = choose_test_rows(contenders, section)
         checkpoint = Checkpoint(scratch / "partial.json", "proof")
@@ -228,24 +224,12 @@ def three_times(variant: Variant, slowdown: float) -> list[Variant]:
     return [variant, again, third]
 
 
-def print_table(found: Sequence[Repetition]) -> None:
-    """One row per repetition."""
-    tell(
-        "| # | third / first | 95 % interval | half-width | noise floor | finding | rounds | load |"
-    )
-    tell("| ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |")
-    for number, one in enumerate(found, start=1):
-        load = "" if one.foreign_cores is None else f"{one.foreign_cores:.2f}"
-        interval = f"{one.ratio.value:.4f} | {_ends(one.ratio)} | {half_width(one.ratio):.2%}"
-        told = f"{one.floor:.2%} | {one.finding} | {one.rounds} | {load}"
-        tell(f"| {number} | {interval} | {told} |")
-
-
-def check(faults: list[str], claim: str) -> None:
-    """Say that the claim holds, or raise GateError."""
+def conclude(title: str, table: Iterable[str], found: str, faults: list[str], claim: str) -> None:
+    """Print the page; raises GateError where there are faults."""
+    verdict = f"Fails ({'; '.join(faults)}): {claim}." if faults else f"Holds: {claim}."
+    tell(proof_page(title, table, [found, verdict]))
     if faults:
         raise GateError("the proof failed", received="; ".join(faults), allowed=claim)
-    tell(f"holds: {claim}")
 
 
 def _measured(one: Measurement) -> Any:
@@ -254,10 +238,8 @@ def _measured(one: Measurement) -> Any:
     return latency_samples(one)
 
 
-def _ends(ratio: Estimate) -> str:
-    if ratio.low is None or ratio.high is None:
-        return "–"
-    return f"{ratio.low:.4f}–{ratio.high:.4f}"
+def _progress(line: str) -> None:
+    errors.print(escape(line), soft_wrap=True)
 
 
 def _quiet(line: str) -> None:

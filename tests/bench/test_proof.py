@@ -40,22 +40,26 @@ def test_the_same_variant_is_measured_thrice_and_the_table_is_printed(folders: l
     told, _ = run(folders, "aa", "--repetitions", "2")
     rows = [line for line in told.splitlines() if line.startswith(("| 1 |", "| 2 |"))]
     assert len(rows) == 2
-    assert all(len(row.split("|")) == 10 for row in rows)
+    assert all(len(row.split("|")) == 11 for row in rows)
+    assert "    python -m bench.proof " in told
     assert "of 2 called a difference" in told
 
 
 def test_the_cost_is_a_ratio_of_two_passes(folders: list[str]) -> None:
     """Whether it is small is for the slow proof: three passes of ten reviews show nothing."""
     told, fault = run(folders, "cost", "--pairs", "3")
-    ratio = float(told.splitlines()[2].split("|")[1])
+    ratio = float(told.split("| ---: | ---: | ---: |\n|")[1].split("|")[0])
     assert ratio > 0
     assert (fault is None) == (ratio < 1.02)
 
 
-def test_what_does_not_hold_ends_with_exit_1() -> None:
+def test_what_does_not_hold_ends_with_exit_1(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(GateError, match="3 false differences"):
-        proof.check(["3 false differences"], "at most 2")
+        proof.conclude("Proof", ["| table |"], "3 of 4.", ["3 false differences"], "at most 2")
     assert GateError.exit_code == 1
+    told = capsys.readouterr().out
+    assert "# Proof" in told and "| table |" in told
+    assert "3 of 4. Fails (3 false differences): at most 2." in told
 
 
 def test_a_slowdown_is_a_share_of_every_call() -> None:

@@ -1,0 +1,62 @@
+"""The page of a proof (``bench/proof.py``): command, machine, table, verdict."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bench.benchmark import available_cores
+from bench.compose import plain_command
+from bench.statistics import Estimate, half_width
+from bench.training_report import facts_lines
+from finetune.provenance import collect_provenance
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """One benchmark: the ratio of the two medians, what it was called, and the foreign load."""
+
+    ratio: Estimate
+    floor: float
+    finding: str
+    rounds: int
+    seconds: float
+    foreign_cores: float | None
+
+
+def proof_page(title: str, table: Iterable[str], sentences: Sequence[str]) -> str:
+    """Markdown for docs/results."""
+    environment = collect_provenance()
+    environment["command"] = plain_command(
+        shlex.join(["python", "-m", "bench.proof", *sys.argv[1:]])
+    )
+    content = {"name": title, "environment": environment, "threads": available_cores()}
+    lines = [*facts_lines({**content, "note": None}), *table, "", " ".join(sentences)]
+    return "\n".join(lines)
+
+
+def repetition_table(found: Sequence[Repetition]) -> Iterator[str]:
+    """One row per benchmark."""
+    heads = "third / first | 95 % interval | half-width | noise floor | finding"
+    yield f"| # | {heads} | rounds | time | load |"
+    yield "| ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: |"
+    for number, one in enumerate(found, start=1):
+        load = "" if one.foreign_cores is None else f"{one.foreign_cores:.2f}"
+        interval = f"{one.ratio.value:.4f} | {_ends(one.ratio)} | {half_width(one.ratio):.2%}"
+        told = f"{one.floor:.2%} | {one.finding} | {one.rounds} | {one.seconds:.0f} s | {load}"
+        yield f"| {number} | {interval} | {told} |"
+
+
+def cost_table(ratio: Estimate, pairs: int) -> Iterator[str]:
+    """One row."""
+    yield "| harness / bare | 95 % interval | pairs |"
+    yield "| ---: | ---: | ---: |"
+    yield f"| {ratio.value:.4f} | {_ends(ratio)} | {pairs} |"
+
+
+def _ends(ratio: Estimate) -> str:
+    if ratio.low is None or ratio.high is None:
+        return "–"
+    return f"{ratio.low:.4f}–{ratio.high:.4f}"
