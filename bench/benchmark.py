@@ -22,7 +22,7 @@ from bench.measure import Plan, measure_variants
 from bench.prepare import Prepared, prepare_variants
 from bench.rows import TestRows, choose_test_rows, data_facts, stored_predictions
 from bench.settings import BenchSection
-from bench.timing import REWARM_CALLS
+from bench.timing import REWARM_CALLS, TURN
 from bench.variants import (
     Contender,
     choose_baseline,
@@ -159,6 +159,7 @@ def describe_settings(
         "processes_planned": settings.processes,
         "processes": len(progress.blocks),
         "rewarm_calls": REWARM_CALLS,
+        "turn_calls": TURN,
         "scenarios": ["single-stream", "offline", *(["server"] if settings.server else [])],
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "memory_blocks": progress.blocks if split else None,

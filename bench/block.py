@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from bench.gpu import open_gpu
 from bench.rows import TestRows
 from bench.schedule import Schedule
 from bench.settings import BenchSection
-from bench.timing import round_orders
+from bench.timing import round_orders, turns
 from bench.variants import Variant
 
 Report = Callable[[str], None]
@@ -34,6 +36,26 @@ class Plan:
     checkpoint: Checkpoint
     report: Report
     baseline: str
+
+
+@dataclass
+class Pass:
+    """One pass of a variant over the latency reviews, as its turns come in."""
+
+    process: int
+    round: int
+    samples_ms: list[float] = field(default_factory=list)
+    energy_j: Counter[str] = field(default_factory=Counter)
+
+    def add(self, told: dict[str, Any]) -> None:
+        """Take what a worker told of one turn."""
+        self.samples_ms += told["samples_ms"]
+        self.energy_j.update(told.get("energy_j", {}))
+
+    def as_entry(self) -> dict[str, Any]:
+        """An entry of a variant's ``latency`` in results.json."""
+        entry = {"process": self.process, "round": self.round, "samples_ms": self.samples_ms}
+        return {**entry, "energy_j": dict(self.energy_j)} if self.energy_j else entry
 
 
 class Block:
@@ -130,9 +152,9 @@ class Block:
         idle = gpu_disturbance(open_gpu(self.plan.settings.device), self._pids())
         while self.schedule.wants_round(number, self.process, self.deadline, self.results):
             watch.start(self._pids())
-            for name in next(orders):
-                if name in self.workers:
-                    self._attempt(name, lambda one, n=number: self._visit(one, n))
+            self._latency(number, orders)
+            if number < self.plan.settings.throughput_rounds and len(self.plan.rows.throughput):
+                self._in_order(next(orders), lambda one, n=number: self._throughput(one, n))
             where = {"process": self.process, "block": self.index, "round": number}
             self.load.append({**where, "foreign_cores": watch.stop(), **idle})
             number += 1
@@ -142,14 +164,29 @@ class Block:
     def _pids(self) -> list[int]:
         return [worker.pid for worker in self.workers.values()]
 
-    def _visit(self, name: str, number: int) -> None:
-        worker, result, settings = self.workers[name], self.results[name], self.plan.settings
-        key = {"process": self.process, "round": number}
-        result.latency.append({**key, **worker.ask("latency")})
-        if number < settings.throughput_rounds and len(self.plan.rows.throughput):
-            bulk = worker.ask("throughput", batch_size=settings.throughput_batch_size)
-            result.facts["bulk_predicted"] = bulk.pop("predicted")
-            result.throughput.append({**key, **bulk})
+    def _in_order(self, order: list[str], visit: Callable[[str], None]) -> None:
+        for name in order:
+            if name in self.workers:
+                self._attempt(name, visit)
+
+    def _latency(self, number: int, orders: Iterator[list[str]]) -> None:
+        """One pass of every variant over the latency reviews; they take turns, a few at a time."""
+        passes: dict[str, Pass] = {}
+
+        def take_turn(name: str, start: int, stop: int) -> None:
+            told = self.workers[name].ask("latency", start=start, stop=stop)
+            passes.setdefault(name, Pass(self.process, number)).add(told)
+
+        for start, stop in turns(len(self.plan.rows.latency)):
+            self._in_order(next(orders), lambda one, a=start, b=stop: take_turn(one, a, b))
+        for name, one in passes.items():
+            self.results[name].latency.append(one.as_entry())
+
+    def _throughput(self, name: str, number: int) -> None:
+        result, size = self.results[name], self.plan.settings.throughput_batch_size
+        bulk = self.workers[name].ask("throughput", batch_size=size)
+        result.facts["bulk_predicted"] = bulk.pop("predicted")
+        result.throughput.append({"process": self.process, "round": number, **bulk})
 
     def _memory(self, name: str) -> None:
         """Peak memory of load, latency and throughput."""

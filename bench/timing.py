@@ -6,6 +6,7 @@ machine that grows slower or hotter does so for all alike.
 
 from __future__ import annotations
 
+import math
 import resource
 import statistics
 import sys
@@ -17,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 WINDOW = 8  # reviews per warm-up window
-STABLE_WITHIN = 0.05  # two windows in a row within 5 % of the one before
+STABLE_WITHIN = 0.05  # two windows in a row not faster than the fastest by more than 5 %
 REWARM_CALLS = 3  # untimed calls on waking, whose caches others have filled
+TURN = 20  # timed calls of one variant before the next one's
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,14 @@ class WarmUp:
 
 
 def warm_up(classify: Callable[[str], int], texts: Sequence[str], limit_s: float) -> WarmUp:
-    """Call until the median of a window stays within 5 % of the last one twice, or ``limit_s``.
+    """Call until windows no longer grow faster than the fastest by 5 %, twice, or ``limit_s``.
 
-    Every window repeats the same reviews, so that their lengths do not pass for drift.
+    Every window repeats the same reviews, so that their lengths do not pass for drift; its figure
+    is the median. A slower window does not count: that is noise, which no warm-up ends.
     """
     window = [texts[index % len(texts)] for index in range(WINDOW)]
     began = time.perf_counter()
-    previous, calm, calls = None, 0, 0
+    fastest, calm, calls = math.inf, 0, 0
     while True:
         samples = []
         for text in window:
@@ -46,12 +49,11 @@ def warm_up(classify: Callable[[str], int], texts: Sequence[str], limit_s: float
             samples.append(time.perf_counter_ns() - start)
         calls += WINDOW
         median = statistics.median(samples)
-        near = previous is not None and abs(median - previous) <= STABLE_WITHIN * previous
-        calm = calm + 1 if near else 0
+        calm = calm + 1 if median >= (1 - STABLE_WITHIN) * fastest else 0
+        fastest = min(fastest, median)
         elapsed = time.perf_counter() - began
         if calm >= 2 or elapsed >= limit_s:
             return WarmUp(calls, round(elapsed, 3), calm >= 2)
-        previous = median
 
 
 def round_orders(names: Sequence[str], seed: Sequence[int]) -> Iterator[list[str]]:
@@ -59,6 +61,15 @@ def round_orders(names: Sequence[str], seed: Sequence[int]) -> Iterator[list[str
     generator = np.random.default_rng(list(seed))
     while True:
         yield [names[index] for index in generator.permutation(len(names))]
+
+
+def turns(count: int) -> list[tuple[int, int]]:
+    """From where to where each of a round's turns goes: ``count`` calls, TURN at a time.
+
+    What the system does to a process holds for a while (the cores its threads got, a neighbour's
+    work); many short turns average over it, one long one does not.
+    """
+    return [(start, min(start + TURN, count)) for start in range(0, count, TURN)]
 
 
 def choose_rows(total: int, wanted: int | None, seed: int) -> np.ndarray:

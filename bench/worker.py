@@ -79,12 +79,13 @@ class Worker:
         return dataclasses.asdict(ended)
 
     def latency(self, message: Message) -> Message:
-        """One single-stream pass over the latency reviews."""
+        """Single-stream calls over the latency reviews, or those from ``start`` to ``stop``."""
+        texts = self.latency_texts[message.get("start") : message.get("stop")]
         gc.collect()
-        for text in self.latency_texts[:REWARM_CALLS]:
+        for text in texts[:REWARM_CALLS]:
             self.engine.classify(text)
         self.meter.start()
-        samples = single_stream(self.engine.classify, self.latency_texts)
+        samples = single_stream(self.engine.classify, texts)
         energy = {name: round_sample(value) for name, value in self.meter.stop().items()}
         told = {"energy_j": energy} if energy else {}
         return {"samples_ms": [round_sample(value) for value in samples], **told}

@@ -48,6 +48,10 @@ def _protocol(summary: Summary) -> str:
     if settings.get("threads"):
         parts.append(text.plural(settings["threads"], "thread"))
     order = "; each round visits the variants in a new random order" if len(parts) > 1 else ""
+    if order and settings.get("turn_calls"):
+        order = (
+            f"; they take turns of {settings['turn_calls']} reviews, each time in a random order"
+        )
     return f"{', '.join(parts)}{order}."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterable
 from itertools import islice
 
 import numpy as np
@@ -54,21 +55,39 @@ def test_warm_up_ends_once_calls_are_stable(monkeypatch: pytest.MonkeyPatch) -> 
     assert ended.calls == 3 * timing.WINDOW
 
 
-def test_warm_up_is_bounded_where_calls_never_settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    delays = itertools.cycle([0.0, 0.001, 0.003])
-    calls = itertools.count()
-    current = [0.0]
+def warm_up_of(windows: Iterable[float], monkeypatch: pytest.MonkeyPatch) -> timing.WarmUp:
+    """A warm-up of calls that last so many milliseconds, a window each."""
+    lasting = (value for value in windows for _ in range(timing.WINDOW))
+    clock = [0]
 
     def classify(text: str) -> int:
-        if next(calls) % timing.WINDOW == 0:
-            current[0] = next(delays)
-        time.sleep(current[0])
+        clock[0] += round(1e6 * next(lasting))
         return 0
 
-    began = time.monotonic()
-    ended = timing.warm_up(classify, ["a"], limit_s=0.2)
+    monkeypatch.setattr(timing.time, "perf_counter_ns", lambda: clock[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0] / 1e9)
+    return timing.warm_up(classify, ["a"], limit_s=1.0)
+
+
+def test_warm_up_goes_on_while_calls_grow_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = warm_up_of([9, 7, 5, 5, 3, 3, 3, 3, 3], monkeypatch)
+    assert (ended.calls, ended.stable) == (7 * timing.WINDOW, True)
+
+
+def test_noise_after_warming_up_does_not_prolong_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = warm_up_of([9, 3, 4, 3.1, 6, 3], monkeypatch)
+    assert (ended.calls, ended.stable) == (4 * timing.WINDOW, True)
+
+
+def test_warm_up_is_bounded_where_calls_never_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = warm_up_of((50 * 0.9**number for number in itertools.count()), monkeypatch)
     assert not ended.stable
-    assert time.monotonic() - began < 2
+    assert 1.0 <= ended.seconds < 1.5
+
+
+def test_turns_cover_every_review_once() -> None:
+    assert timing.turns(50) == [(0, 20), (20, 40), (40, 50)]
+    assert timing.turns(7) == [(0, 7)]
 
 
 def test_single_stream_times_each_text_alone() -> None:

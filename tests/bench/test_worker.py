@@ -98,6 +98,7 @@ def test_a_worker_measures_what_it_was_given(make_artifact) -> None:
         samples = worker.ask("latency")["samples_ms"]
         assert len(samples) == len(TEXTS)
         assert all(0 < sample < 1000 for sample in samples)
+        assert len(worker.ask("latency", start=1, stop=3)["samples_ms"]) == 2
         bulk = worker.ask("throughput", batch_size=2)
         assert bulk["rows"] == len(bulk["predicted"]) == len(TEXTS)
         peak = worker.ask("memory")
