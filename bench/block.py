@@ -85,9 +85,10 @@ class Block:
             for name in list(self.workers):
                 self._attempt(name, self._load)
             self._rounds()
-            for step in (self._memory, self._grid, self._server, self._finish):
-                for name in list(self.workers):
-                    self._attempt(name, step)
+            with self.schedule.outside():
+                for step in (self._memory, self._grid, self._server, self._finish):
+                    for name in list(self.workers):
+                        self._attempt(name, step)
         finally:
             for worker in self.workers.values():
                 worker.close()

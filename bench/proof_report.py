@@ -49,6 +49,12 @@ def repetition_table(found: Sequence[Repetition]) -> Iterator[str]:
         yield f"| {number} | {interval} | {told} |"
 
 
+def repetition_line(one: Repetition) -> str:
+    """A repetition in one line, for whoever waits."""
+    width = f"half-width {half_width(one.ratio):.2%} after {one.seconds:.0f} s"
+    return f"{one.finding}, ratio {one.ratio.value:.4f}, {width}"
+
+
 def cost_table(ratio: Estimate, pairs: int) -> Iterator[str]:
     """One row."""
     yield "| harness / bare | 95 % interval | pairs |"

@@ -2,14 +2,16 @@
 
 Without a time budget a benchmark takes at most EXTEND_AT_MOST times what was planned. With one it
 goes on until the intervals are narrow or the budget ends, whichever is first; a round that was
-begun is finished, and one always runs.
+begun is finished, and one always runs. What is done once per variant (grid, server, accuracy)
+comes on top: else a long test set would leave no time for the rounds.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from bench.checkpoint import Measurement
@@ -19,13 +21,25 @@ from bench.statistics import PROCESSES_FROM, Samples, collect_samples, half_widt
 EXTEND_AT_MOST = 2
 
 
-@dataclass(frozen=True)
+@dataclass
 class Schedule:
-    """The limits of one benchmark; ``baseline`` is what ratios are taken of."""
+    """The limits of one benchmark; ``baseline`` is what ratios are taken of.
+
+    ``began`` moves on with what does not count.
+    """
 
     settings: BenchSection
     baseline: str
     began: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """What is done within does not count towards the time budget."""
+        left_at = time.monotonic()
+        try:
+            yield
+        finally:
+            self.began += time.monotonic() - left_at
 
     def wants_process(self, done: int, measured: Mapping[str, Measurement]) -> bool:
         """Whether to start another set of fresh processes after ``done`` of them."""

@@ -32,7 +32,7 @@ class BenchSection(Section):
     accuracy: bool | None = None  # None: unless a base has random weights; true: then too
     warmup_s: Seconds = 10.0  # at most; it ends when calls are stable
     target_half_width: Share | None = 0.03  # of latency ratios, relative; None: never more rounds
-    time_budget_s: Seconds | None = None  # of measuring, start-up included; one round always runs
+    time_budget_s: Seconds | None = None  # of start-up and rounds; one round always runs
     call_timeout_s: Seconds = 3600.0  # a worker silent for longer failed
     threads: Count | None = None  # None: every core this process may use
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.8  # of free memory, for workers at once

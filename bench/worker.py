@@ -91,14 +91,15 @@ class Worker:
         return {"samples_ms": [round_sample(value) for value in samples], **told}
 
     def bare(self, message: Message) -> Message:
-        """The latency reviews in a loop with one clock around it, as nobody disturbs it.
+        """The same reviews in a loop with one clock around it, as nobody disturbs it.
 
         It goes through them once before, so that caches are as warm as in a running service.
         """
-        for text in self.latency_texts:
+        texts = self.latency_texts[message.get("start") : message.get("stop")]
+        for text in texts:
             self.engine.classify(text)
         began = time.perf_counter()
-        for text in self.latency_texts:
+        for text in texts:
             self.engine.classify(text)
         return {"seconds": time.perf_counter() - began}
 
@@ -161,11 +162,21 @@ class Worker:
         }
 
     def predict(self, message: Message) -> Message:
-        """Class ids of given texts, in bulk."""
-        seconds, predicted = offline(
-            self.engine.classify_many, message["texts"], message["batch_size"]
+        """Class ids of given texts, in bulk.
+
+        A pipeline takes texts as they come; here they come sorted by length, which pads less and
+        changes no class in float. Other engines see to that themselves.
+        """
+        texts = message["texts"]
+        order = np.arange(len(texts))
+        if self.variant["runtime"] == "pipeline":
+            order = np.argsort([len(text) for text in texts], kind="stable")
+        seconds, found = offline(
+            self.engine.classify_many, [texts[row] for row in order], message["batch_size"]
         )
-        return {"predicted": predicted, "seconds": round_sample(seconds)}
+        predicted = np.empty(len(texts), dtype=int)
+        predicted[order] = found
+        return {"predicted": predicted.tolist(), "seconds": round_sample(seconds)}
 
     def modules(self, message: Message) -> Message:
         """Top-level packages this process has imported: the proof of its isolation."""

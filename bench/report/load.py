@@ -30,12 +30,25 @@ def load_notes(results: Results) -> list[str]:
             f"median round and {text.significant(max(cores), 2)} in the worst; {busy} of "
             f"{text.plural(len(cores), 'round')} had more than {DISTURBED_CORES:g}."
         )
+        notes += _advice(results, median(cores), available)
     gpu = _taken(results, "foreign_gpu_percent")
     if gpu:
         told = f"While all variants slept the GPU was busy {max(gpu):.0f} % of the time at most"
         others = _taken(results, "foreign_gpu_processes")
         notes.append(told + (f"; {max(others):.0f} other processes used it." if others else "."))
     return notes
+
+
+def _advice(results: Results, taken: float, available: int | None) -> list[str]:
+    """What to do about cores that others keep."""
+    threads = results.settings.get("threads")
+    free = max(1, available - round(taken)) if available else None
+    if free is None or not threads or round(taken) == 0 or threads <= free:
+        return []
+    return [
+        f"{text.plural(threads, 'thread')} had to share cores with them, which widens the "
+        f"intervals: `threads={free}` keeps to the free ones."
+    ]
 
 
 def _taken(results: Results, name: str) -> list[float]:

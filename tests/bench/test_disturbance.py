@@ -166,7 +166,10 @@ def test_the_report_tells_of_foreign_load() -> None:
     ]
     told = Results.model_validate(content)
     assert is_disturbed(told)
-    cpu, gpu = load_notes(told)
+    cpu, advice, gpu = load_notes(told)
     assert "0.90 of 2 cores" in cpu
     assert "2 of 3 rounds" in cpu
+    assert "`threads=1`" in advice
     assert "12 %" in gpu
+    content["settings"]["threads"] = 1
+    assert len(load_notes(Results.model_validate(content))) == 2

@@ -84,3 +84,12 @@ def test_planned_processes_share_the_budget() -> None:
 def test_with_a_budget_it_goes_on_past_twice_the_plan() -> None:
     assert schedule(time_budget_s=1e6).wants_process(4 * EXTEND_AT_MOST + 1, WIDE)
     assert not schedule(time_budget_s=1e6).wants_process(9, NARROW)
+
+
+def test_what_is_done_once_does_not_use_up_the_budget() -> None:
+    plan = schedule(time_budget_s=0.5)
+    before = plan.seconds_left()
+    with plan.outside():
+        time.sleep(0.6)
+    assert plan.seconds_left() == pytest.approx(before, abs=0.3)
+    assert plan.wants_process(1, WIDE)

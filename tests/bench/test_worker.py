@@ -123,6 +123,15 @@ def test_every_runtime_gives_the_classes_of_the_model(make_run, make_artifact) -
     assert len(set(answers[0])) == 2
 
 
+def test_a_pipeline_worker_predicts_in_the_order_it_was_asked(make_run) -> None:
+    folder = make_run("full", "roberta") / "model"
+    with loaded_worker(job("full", "pipeline", "fp32", folder)) as worker:
+        predicted = worker.ask("predict", texts=TEXTS, batch_size=2)["predicted"]
+    engine = load_engine(job("full", "pipeline", "fp32", folder), 1)
+    assert predicted == [engine.classify(text) for text in TEXTS]
+    assert len(set(predicted)) == 2
+
+
 def test_a_failing_worker_gives_its_reason_in_one_line(tmp_path: Path) -> None:
     with (
         pytest.raises(WorkerFailed, match=r"manifest\.json") as told,
