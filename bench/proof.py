@@ -80,7 +80,7 @@ def prove_same(
     faults += [f"half-width {100 * widest:.2f} %"] if widest > WIDEST else []
     claim = f"at most {FALSE_SHARE:.0%} false, half-width at most {WIDEST:.0%}"
     title = "The same variant, measured thrice" + (", beside a busy program" if busy else "")
-    conclude(title, repetition_table(found), told, faults, claim)
+    conclude(title, found[0].threads, repetition_table(found), told, faults, claim)
 
 
 @app.command("ab")
@@ -99,7 +99,7 @@ def prove_different(
     faults = [f"found in {right} of {repetitions}"] if right < FOUND_SHARE * repetitions else []
     title = f"A variant and itself, {slowdown:.0%} slower"
     claim = f"found in at least {FOUND_SHARE:.0%}"
-    conclude(title, repetition_table(found), told, faults, claim)
+    conclude(title, found[0].threads, repetition_table(found), told, faults, claim)
 
 
 @app.command("cost")
@@ -111,12 +111,12 @@ def prove_cost(
 ) -> None:
     """Turns as the benchmark takes them, against a loop with one clock around it."""
     with proof_plan(folders, variant, 0.0, 600.0, settings or []) as (variants, plan):
-        ratio = harness_cost(variants[0], plan, pairs)
+        ratio, threads = harness_cost(variants[0], plan, pairs), plan.threads
     most = ratio.high - 1 if ratio.high is not None else float("inf")
     faults = [f"up to {most:.2%}"] if most > COST else []
     told = f"Added: {ratio.value - 1:.2%}, at most {most:.2%}."
     claim = f"the interval ends below {COST:.0%}"
-    conclude("What the harness adds", cost_table(ratio, pairs), told, faults, claim)
+    conclude("What the harness adds", threads, cost_table(ratio, pairs), told, faults, claim)
 
 
 def repeat(
@@ -153,6 +153,7 @@ def measure_once(variants: Sequence[Variant], plan: Plan) -> Repetition:
         floor,
         ratio_finding(ratio, floor),
         len(progress.variants[variants[0].name].latency),
+        plan.threads,
         seconds,
         float(np.median(loads)) if loads else None,
     )
@@ -227,10 +228,12 @@ def three_times(variant: Variant, slowdown: float) -> list[Variant]:
     return [variant, again, third]
 
 
-def conclude(title: str, table: Iterable[str], found: str, faults: list[str], claim: str) -> None:
+def conclude(
+    title: str, threads: int, table: Iterable[str], found: str, faults: list[str], claim: str
+) -> None:
     """Print the page; raises GateError where there are faults."""
     verdict = f"Fails ({'; '.join(faults)}): {claim}." if faults else f"Holds: {claim}."
-    tell(proof_page(title, table, [found, verdict]))
+    tell(proof_page(title, threads, table, [found, verdict]))
     if faults:
         raise GateError("the proof failed", received="; ".join(faults), allowed=claim)
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.benchmark import available_cores
 from bench.compose import plain_command
 from bench.statistics import Estimate, half_width
 from bench.training_report import facts_lines
@@ -22,18 +21,19 @@ class Repetition:
     floor: float
     finding: str
     rounds: int
+    threads: int
     seconds: float
     foreign_cores: float | None
 
 
-def proof_page(title: str, table: Iterable[str], sentences: Sequence[str]) -> str:
+def proof_page(title: str, threads: int, table: Iterable[str], sentences: Sequence[str]) -> str:
     """Markdown for docs/results."""
     environment = collect_provenance()
     environment["command"] = plain_command(
         shlex.join(["python", "-m", "bench.proof", *sys.argv[1:]])
     )
-    content = {"name": title, "environment": environment, "threads": available_cores()}
-    lines = [*facts_lines({**content, "note": None}), *table, "", " ".join(sentences)]
+    content = {"name": title, "environment": environment, "threads": threads, "note": None}
+    lines = [*facts_lines(content), *table, "", " ".join(sentences)]
     return "\n".join(lines)
 
 

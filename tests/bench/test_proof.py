@@ -42,6 +42,7 @@ def test_the_same_variant_is_measured_thrice_and_the_table_is_printed(folders: l
     assert len(rows) == 2
     assert all(len(row.split("|")) == 11 for row in rows)
     assert "    python -m bench.proof " in told
+    assert " 1 threads; " in told
     assert "of 2 called a difference" in told
 
 
@@ -56,7 +57,7 @@ def test_the_cost_is_a_ratio_of_two_passes(folders: list[str]) -> None:
 
 def test_what_does_not_hold_ends_with_exit_1(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(GateError, match="3 false differences"):
-        proof.conclude("Proof", ["| table |"], "3 of 4.", ["3 false differences"], "at most 2")
+        proof.conclude("Proof", 1, ["| table |"], "3 of 4.", ["3 false differences"], "at most 2")
     assert GateError.exit_code == 1
     told = capsys.readouterr().out
     assert "# Proof" in told and "| table |" in told
