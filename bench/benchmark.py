@@ -150,6 +150,7 @@ def describe_settings(
     settings: BenchSection, threads: int, rows: TestRows, progress: Progress
 ) -> dict[str, Any]:
     """The section as resolved, and how the machine was shared."""
+    measured = [one for one in progress.variants.values() if one.latency]
     split = any(len(blocks) > 1 for blocks in progress.blocks)
     return {
         **settings.model_dump(mode="json", exclude={"note"}),
@@ -160,6 +161,7 @@ def describe_settings(
         "processes": len(progress.blocks),
         "rewarm_calls": REWARM_CALLS,
         "turn_calls": TURN,
+        "priority": max((one.facts.get("priority", 0) for one in measured), default=0),
         "scenarios": ["single-stream", "offline", *(["server"] if settings.server else [])],
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "memory_blocks": progress.blocks if split else None,

@@ -39,15 +39,15 @@ class WorkerProcess:
     def __init__(self, threads: int, timeout_s: float, module: str = "bench.worker") -> None:
         self.timeout_s = timeout_s
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
-        # -P: no file of the working directory shadows a package. A group of its own: Ctrl-C
-        # reaches the parent alone, which then ends its workers.
+        # -P: no file of the working directory shadows a package. A session of its own: Ctrl-C
+        # reaches the parent alone, which then ends its workers, and priority holds for them alone.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env=worker_environment(threads),
-            process_group=0,
+            start_new_session=True,
             text=True,
             encoding="utf-8",
         )

@@ -28,7 +28,13 @@ from bench.grid import batch_of_length, time_batch
 from bench.scenarios import offline, single_stream
 from bench.server import WallClock, highest_rate, poisson_arrivals, serve_arrivals
 from bench.slowdown import slow_down
-from bench.timing import REWARM_CALLS, peak_memory_bytes, round_sample, warm_up
+from bench.timing import (
+    REWARM_CALLS,
+    peak_memory_bytes,
+    round_sample,
+    take_priority,
+    warm_up,
+)
 
 Message = dict[str, Any]
 Commands = dict[str, Callable[[Any, Message], Message]]
@@ -68,7 +74,7 @@ class Worker:
         return {
             "load_s": round_sample(load_s),
             "first_call_ms": round_sample(first[0]),
-            "facts": self.engine.facts,
+            "facts": {**self.engine.facts, "priority": os.getpriority(os.PRIO_PROCESS, 0)},
         }
 
     def warm_up(self, message: Message) -> Message:
@@ -259,6 +265,7 @@ class Pipe:
 def main(worker: Any, commands: Commands) -> None:
     """Give standard output to the pipe and serve; the pipe is the worker's ``pipe``."""
     _end_with_parent()
+    take_priority()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     with os.fdopen(os.dup(0), "r", encoding="utf-8") as requests:

@@ -98,6 +98,11 @@ def _conditions(summary: Summary) -> list[str]:
         )
     if settings.get("memory_blocks"):
         notes.append("Memory did not hold all processes at once: they took turns in blocks.")
+    if settings.get("priority", 0) < 0:
+        notes.append(
+            f"Variants ran before other programs (priority {settings['priority']}, nice): what "
+            "those took is less than it would be without."
+        )
     notes += load_notes(summary.results)
     load = settings.get("load_average")
     if not summary.results.load and load and load > BUSY * (hardware.get("cores") or 1):

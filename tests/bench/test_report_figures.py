@@ -166,11 +166,14 @@ def test_the_baseline_twice_is_the_noise_floor_and_no_contender() -> None:
 def test_disturbances_are_told() -> None:
     content = make_results(rows=50, variants=2)
     content["settings"] |= {"load_average": 3.2, "memory_blocks": [[["a"], ["b"]]], "processes": 1}
+    assert "priority" not in " ".join(method_notes(_summary(content)))
+    content["settings"]["priority"] = -20
     told = " ".join(method_notes(_summary(content)))
     assert "load average 3.2" in told
     assert "took turns in blocks" in told
     assert "1 fresh process each" in told
     assert "leave out what differs from start to start" in told
+    assert "priority -20, nice" in told
 
 
 def test_a_table_without_figures_has_no_columns() -> None:

@@ -160,6 +160,17 @@ def test_an_unasked_worker_sleeps(make_artifact) -> None:
         assert psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED
 
 
+def test_a_worker_has_the_highest_priority_that_may_be_had(make_artifact) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.nice(-100))"], capture_output=True, text=True
+    )
+    allowed = int(told.stdout) if told.returncode == 0 else os.getpriority(os.PRIO_PROCESS, 0)
+    with onnx_worker(make_artifact) as worker:
+        assert worker.ask("load")["facts"]["priority"] == allowed
+        assert psutil.Process(worker.pid).nice() == allowed
+        assert os.getsid(worker.pid) == worker.pid
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_workers_end_with_a_parent_that_was_killed() -> None:
     code = (
