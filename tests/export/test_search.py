@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
 from export.candidates import Candidate
-from export.latency import Samples, measure_latency
+from export.latency import Samples, TimedFile, measure_latency, take_turns
 from export.mixed import mixed_candidates, rank_layers
 from export.search import Budget, Search
 from export.workshop import TRIAL
+from finetune.errors import ModelError
 from finetune.run_folder import open_run, read_rows
 
 
@@ -28,14 +30,19 @@ def start_search(make_workshop, texts, monkeypatch):
         workshop = make_workshop("roberta")
         reference = workshop.classify(workshop.plain, texts)
 
-        def pretend(folder, precision, rows, samples, *, provider):
-            path = workshop_path(folder)
-            times = {"int4": 9.0, "model.onnx": 5.0, **(p50_ms or {})}
-            value = next((ms for part, ms in times.items() if part in path), 2.0)
-            samples.batch1_ms += [value] * len(rows)
-            samples.batch8_ms += [8 * value] * 8
+        class Pretended(nullcontext):
+            def __init__(self, folder, precision, rows, *, provider):
+                path = workshop_path(folder)
+                times = {"int4": 9.0, "fp32": 5.0, **(p50_ms or {})}
+                self.value = next((ms for part, ms in times.items() if part in path), 2.0)
+                super().__init__(self)
 
-        monkeypatch.setattr("export.search.measure_latency", pretend)
+            def time(self, begin, end):
+                count = end - begin
+                return {"batch1_ms": [self.value] * count, "batch8_ms": [8 * self.value] * count}
+
+        monkeypatch.setattr("export.latency.TimedFile", Pretended)
+        monkeypatch.setattr("export.search.TimedFile", Pretended)
         truth = reference.argmax(axis=1)
         budget = Budget(max_accuracy_drop, sensitivity_rows=16, timing_rows=16)
         return Search(workshop, texts, truth, reference, budget, lambda line: None)
@@ -45,7 +52,9 @@ def start_search(make_workshop, texts, monkeypatch):
 
 def workshop_path(folder) -> str:
     path = json.loads((folder / "manifest.json").read_text("utf-8"))["files"][TRIAL]["path"]
-    return path.removeprefix(".work/").removesuffix("/model.onnx").replace("onnx/", "", 1)
+    if path == "onnx/model.onnx":
+        return "fp32"
+    return path.removeprefix(".work/").removesuffix("/model.onnx")
 
 
 def test_the_fastest_within_the_budget_is_chosen_and_everything_is_told(start_search):
@@ -65,6 +74,9 @@ def test_the_fastest_within_the_budget_is_chosen_and_everything_is_told(start_se
     chosen = [name for name, row in table.items() if row["verdict"] == "chosen"]
     assert chosen in (["int8-dynamic-plain"], ["int8-dynamic-plain-embeddings"])
     assert kept[0].path.is_file()
+    finalists = {name for name, row in table.items() if row.get("processes") == 3}
+    assert {"int8-dynamic-fused", "int8-dynamic-plain"} <= finalists
+    assert finalists.isdisjoint({"fp32", "int4", "int4-block128"}), "far slower at first sight"
     for name, row in table.items():
         if name != "fp16":
             low, high = row["accuracy_interval"]
@@ -117,6 +129,34 @@ def test_a_candidate_that_cannot_be_made_is_a_row_of_the_table(start_search, mon
     assert kept[0].candidate.precision == "fp32"
 
 
+def test_the_final_round_decides_not_the_first_look(start_search, monkeypatch):
+    search = start_search(1.0)
+    monkeypatch.setattr("export.search.measure_latency", first_look(fast="int8-dynamic-fused"))
+    chosen = search.run(["int8-dynamic"])[0]
+    assert chosen.candidate.name.startswith("int8-dynamic-fused")
+
+    search = start_search(1.0, {"int8-dynamic-plain": 1.0})
+    monkeypatch.setattr("export.search.measure_latency", first_look(fast="int8-dynamic-fused"))
+    kept = search.run(["int8-dynamic"])
+    assert kept[0].candidate.name == "int8-dynamic-plain"
+    table = {row["name"]: row for row in search.table(kept)}
+    assert table["int8-dynamic-fused"]["processes"] == 3
+    assert table["int8-dynamic-fused"]["verdict"] == "slower than the chosen one"
+    assert (table["fp32"]["processes"], table["fp32"]["p50_batch1_ms"]) == (1, 9.0)
+
+
+def first_look(fast: str):
+    """A measure_latency for which one file takes 1 ms, two 1.5 ms, fp32 9 ms."""
+
+    def measure(folder, precision, rows, samples, *, provider):
+        path = workshop_path(folder)
+        value = 9.0 if path == "fp32" else 1.0 if fast in path else 1.5
+        samples.add({"batch1_ms": [value] * len(rows), "batch8_ms": [8 * value] * 2})
+        samples.processes += 1
+
+    return measure
+
+
 def test_latency_is_measured_in_another_process(make_workshop, texts):
     workshop, samples = make_workshop("roberta"), Samples()
     workshop.show(workshop.plain)
@@ -124,3 +164,24 @@ def test_latency_is_measured_in_another_process(make_workshop, texts):
     assert len(samples.batch1_ms) == 10
     assert len(samples.batch8_ms) == 2
     assert np.all(np.array(samples.batch1_ms) > 0)
+    assert samples.processes == 1
+
+
+def test_files_take_turns(make_workshop, texts):
+    workshop, samples = make_workshop("roberta"), [Samples(), Samples()]
+    workshop.show(workshop.plain)
+    with (
+        TimedFile(workshop.folder, TRIAL, texts[:12]) as one,
+        TimedFile(workshop.folder, TRIAL, texts[:12]) as other,
+    ):
+        take_turns([one, other], samples, 12, passes=2, seed=(0,))
+    for taken in samples:
+        assert len(taken.batch1_ms) == 24
+        assert len(taken.batch8_ms) == 2 * (2 + 1)  # turns of ten and of two texts
+        assert taken.processes == 1
+
+
+def test_a_file_that_cannot_be_opened_is_told(make_workshop, texts):
+    workshop = make_workshop("roberta")
+    with pytest.raises(ModelError, match=r"nothing could not be measured(.|\n)*nothing"):
+        TimedFile(workshop.folder, "nothing", texts)
