@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from finetune.errors import ModelError
 
@@ -54,7 +55,8 @@ class Samples:
 class TimedFile:
     """A fresh process with one file opened and warm, that times texts when asked.
 
-    Raises ModelError where it fails, with the process's last line.
+    Unasked it is stopped by signal: a runtime's idle threads spin, which would take the cores from
+    the file that is being timed. Raises ModelError where it fails, with the process's last line.
     """
 
     def __init__(
@@ -97,7 +99,9 @@ class TimedFile:
                 stream.close()
 
     def _ask(self, **message: Any) -> Any:
-        with contextlib.suppress(OSError):  # it died; the empty answer says so
+        handle = psutil.Process(self._process.pid)
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):  # the empty answer says so
+            handle.resume()
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
         answer = self._process.stdout.readline()
@@ -106,6 +110,7 @@ class TimedFile:
             self._errors.seek(0)
             told = self._errors.read().decode("utf-8", "replace").strip().splitlines()
             raise ModelError(f"{self._precision} could not be measured", received=told[-1:])
+        handle.suspend()
         return json.loads(answer)
 
 
