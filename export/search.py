@@ -22,7 +22,7 @@ ONE_POINT = 0.01
 FINALISTS = 6  # the fastest at first sight, timed again beside each other,
 FINAL_WITHIN = 2.0  # unless that slow against the fastest: a single look may be off by as much
 FINAL_PROCESSES = 3  # of each
-FINAL_PASSES = 2  # over the rows, in each
+FINAL_PASSES = 3  # over the rows, in each
 
 
 @dataclass(frozen=True)
