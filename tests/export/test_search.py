@@ -167,7 +167,8 @@ def test_latency_is_measured_in_another_process(make_workshop, texts):
     assert samples.processes == 1
 
 
-def test_files_take_turns(make_workshop, texts):
+def test_files_take_turns(make_workshop, texts, monkeypatch):
+    monkeypatch.setattr("export.latency.TURN", 10)
     workshop, samples = make_workshop("roberta"), [Samples(), Samples()]
     workshop.show(workshop.plain)
     with (
