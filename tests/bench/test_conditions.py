@@ -138,9 +138,13 @@ def test_the_report_shows_it_and_the_command_fails_where_nothing_fits(folder: Pa
     assert "is the fastest variant that satisfies all conditions" in " ".join(done.output.split())
     for name in ("report.html", "report.md"):
         assert "fastest variant that satisfies" in (folder / name).read_text("utf-8")
+    found = select_variant(summarise(read_results(folder)), ISSUE)
+    folded = f"<details><summary>{len(found.sentences)} of {len(found.checks)} variants"
+    assert folded in (folder / "report.html").read_text("utf-8")
     done = runner.invoke(app, ["report", str(folder), "--where", "p50_ms<=0.001"])
     assert isinstance(done.exception, GateError)
     assert "No variant satisfies" in done.output
+    assert "<details open><summary>" in (folder / "report.html").read_text("utf-8")
 
 
 def test_the_benchmarks_own_conditions_need_no_option(tmp_path: Path) -> None:
