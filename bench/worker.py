@@ -35,6 +35,7 @@ from bench.timing import (
     take_priority,
     warm_up,
 )
+from finetune.processes import end_with_parent
 
 Message = dict[str, Any]
 Commands = dict[str, Callable[[Any, Message], Message]]
@@ -264,22 +265,13 @@ class Pipe:
 
 def main(worker: Any, commands: Commands) -> None:
     """Give standard output to the pipe and serve; the pipe is the worker's ``pipe``."""
-    _end_with_parent()
+    end_with_parent()
     take_priority()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     with os.fdopen(os.dup(0), "r", encoding="utf-8") as requests:
         worker.pipe = Pipe(requests, answers, worker, commands)
         worker.pipe.serve()
-
-
-def _end_with_parent() -> None:
-    """On Linux, be killed when the parent ends, stopped or in the middle of a call (prctl(2))."""
-    if sys.platform == "linux":
-        import ctypes
-        import signal
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _one_line(fault: BaseException) -> str:

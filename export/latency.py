@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 
 from finetune.errors import ModelError
+from finetune.processes import end_with_parent
 
 BATCH = 8
 WARM_UP_CALLS = 8  # at least, and at least as long as
@@ -201,6 +202,7 @@ def main() -> None:
 
     Answers have standard output to themselves; what a library prints goes to standard error.
     """
+    end_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     server = _Server(json.loads(sys.stdin.readline()))

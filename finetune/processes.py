@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 
 from finetune.errors import RecipeError
@@ -82,3 +83,12 @@ def launch_finetune(arguments: Sequence[str], processes: int) -> int:
     except SignalException:  # the processes have saved themselves
         return 130
     return 0
+
+
+def end_with_parent() -> None:
+    """On Linux, be killed when the parent ends, stopped or in the middle of a call (prctl(2))."""
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
