@@ -26,8 +26,8 @@ TURN = 20  # timed calls of one variant before the next one's
 HIGHEST_PRIORITY = -20  # nice(2)
 
 
-def take_priority() -> int:
-    """Run before other programs, where the system allows it; the priority (nice) it gave.
+def take_priority() -> None:
+    """Run before other programs, where the system allows it (nice(2)).
 
     Threads started later inherit it. On Linux a session is weighed against others as a whole
     (autogroup, sched(7)), hence the second request; it holds for all of this process's session.
@@ -36,7 +36,6 @@ def take_priority() -> int:
         os.setpriority(os.PRIO_PROCESS, 0, HIGHEST_PRIORITY)
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(HIGHEST_PRIORITY))
-    return os.getpriority(os.PRIO_PROCESS, 0)
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ def test_the_fastest_within_a_budget(kotune, make_run, tmp_path):
         for row in tried.values()
         if row["verdict"] in ("chosen", "slower than the chosen one") and row["processes"] == 3
     ]
+    assert chosen["processes"] == 3
     assert chosen["p50_batch1_ms"] == min(row["p50_batch1_ms"] for row in fit)
     key = manifest["preferred"]["cpu"]
     assert set(manifest["files"]) == {"fp32", key}
