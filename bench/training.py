@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bench.benchmark import available_cores, check_any_ok, warn_if_busy
 from bench.compose import plain_command
@@ -12,12 +15,13 @@ from bench.statistics import Estimate, Samples, collect_samples, median_interval
 from bench.training_measure import TrainingRecord, measure_training, run_whole
 from bench.training_report import training_markdown
 from bench.training_suite import TrainingSuite, case_recipe
-from finetune.errors import FolderError
+from finetune.errors import FolderError, RecipeError
 from finetune.files import write_json, write_text
+from finetune.metrics import paired_difference, wilson_interval
 from finetune.provenance import collect_provenance
 
 Report = Callable[[str], None]
-SCHEMA = "kotune.training-results/1"
+SCHEMA = "kotune.training-results/2"
 
 
 def run_training_bench(
@@ -28,6 +32,8 @@ def run_training_bench(
     ``epochs`` also trains each to its end and compares validation accuracy. Raises RecipeError
     before anything is measured, GateError where nothing could be.
     """
+    if epochs is None and not suite.processes:
+        raise RecipeError("processes=0 measures nothing without --epochs", received=suite.name)
     check_target(suite.folder, SCHEMA)
     records = [
         TrainingRecord(way.name, method.name, case_recipe(suite, way, method, beside))
@@ -77,8 +83,6 @@ def describe_results(
         "threads": threads,
         "settings": suite.model_dump(mode="json", exclude={"note"}),
         "epochs": epochs,
-        "baseline": suite.baseline or suite.ways[0].name,
-        "baseline_method": suite.baseline_method or suite.methods[0].name,
         "cases": [_describe(record, records, suite) for record in records],
     }
 
@@ -100,13 +104,24 @@ def _describe(
     }
     if record.reason:
         return entry
+    entry["figures"] = _speed_figures(record, records, suite) if record.visits else {}
+    if record.whole_run:
+        entry["figures"] |= {
+            "accuracy": _accuracy(record),
+            "accuracy_against_ways": _accuracy_differences(record, records),
+        }
+    return entry
+
+
+def _speed_figures(
+    record: TrainingRecord, records: list[TrainingRecord], suite: TrainingSuite
+) -> dict[str, Any]:
     visits = record.visits
     rows, tokens, places, seconds = (
         sum(visit[key] for visit in visits) for key in ("rows", "tokens", "places", "seconds")
     )
-    speed = _samples(record, lambda visit: [visit["rows"] / visit["seconds"]])
-    entry["figures"] = {
-        "samples_per_s": _as_dict(median_interval(speed, seed=suite.seed)),
+    return {
+        "samples_per_s": _as_dict(median_interval(_speed(record), seed=suite.seed)),
         "tokens_per_s": tokens / seconds,
         "padding_share": 1 - tokens / places,
         "rows_per_step": rows / sum(len(visit["step_ms"]) for visit in visits),
@@ -114,12 +129,11 @@ def _describe(
         "peak_memory_bytes": max(one["peak_memory_bytes"] for one in record.memory),
         "training_bytes": max(one["training_bytes"] for one in record.memory),
         "peak_vram_bytes": record.memory[0]["peak_vram_bytes"],
-        "against_way": _speed_ratio(record, records, suite, suite.baseline or suite.ways[0].name),
-        "against_method": _step_ratio(record, records, suite),
+        "against_ways": _speed_ratios(record, records, suite),
+        "against_methods": _step_ratios(record, records, suite),
         "step_flops": _step_flops(record) if "matrix" in record.facts else None,
         "share_of_matrix_peak": _share_of_peak(record),
     }
-    return entry
 
 
 def _samples(record: TrainingRecord, take: Callable[[dict[str, Any]], list[float]]) -> Samples:
@@ -128,34 +142,68 @@ def _samples(record: TrainingRecord, take: Callable[[dict[str, Any]], list[float
     )
 
 
+def _speed(record: TrainingRecord) -> Samples:
+    return _samples(record, lambda visit: [visit["rows"] / visit["seconds"]])
+
+
 def _step_samples(record: TrainingRecord) -> Samples:
     return _samples(record, lambda visit: visit["step_ms"])
 
 
-def _speed_ratio(
-    record: TrainingRecord, records: list[TrainingRecord], suite: TrainingSuite, way: str
-) -> dict[str, Any] | None:
-    """Samples a second against the baseline way of the same method."""
-    other = _find(records, way, record.method)
-    if other is None or other is record:
-        return None
-    pair = [
-        _samples(one, lambda visit: [visit["rows"] / visit["seconds"]]) for one in (record, other)
-    ]
-    return _as_dict(median_ratio(*pair, seed=suite.seed))
-
-
-def _step_ratio(
+def _speed_ratios(
     record: TrainingRecord, records: list[TrainingRecord], suite: TrainingSuite
 ) -> dict[str, Any]:
-    """Time of a step against each other method of the same way, by method."""
-    ratios = {}
-    for method in suite.methods:
-        other = _find(records, record.way, method.name)
-        if other is not None and other is not record:
-            ratio = median_ratio(_step_samples(record), _step_samples(other), seed=suite.seed)
-            ratios[method.name] = _as_dict(ratio)
-    return ratios
+    """Samples a second against the same method in each way listed before, by way."""
+    return {
+        other.way: _as_dict(median_ratio(_speed(record), _speed(other), seed=suite.seed))
+        for other in _before(record, records)
+        if other.method == record.method
+    }
+
+
+def _step_ratios(
+    record: TrainingRecord, records: list[TrainingRecord], suite: TrainingSuite
+) -> dict[str, Any]:
+    """Time of a step against each method listed before in the same way, by method."""
+    return {
+        other.method: _as_dict(
+            median_ratio(_step_samples(record), _step_samples(other), seed=suite.seed)
+        )
+        for other in _before(record, records)
+        if other.way == record.way
+    }
+
+
+def _accuracy(record: TrainingRecord) -> dict[str, Any]:
+    """Share of a split's rows that the whole run got right, with its 95 % interval."""
+    shares = {}
+    for split, right in record.whole_run["right"].items():
+        low, high = wilson_interval(right.count("1"), len(right))
+        shares[split] = {"value": right.count("1") / len(right), "low": low, "high": high}
+    return shares
+
+
+def _accuracy_differences(record: TrainingRecord, records: list[TrainingRecord]) -> dict[str, Any]:
+    """Rows right against the same method in each way listed before, by way and split."""
+    return {
+        other.way: {
+            split: dataclasses.asdict(
+                paired_difference(_hits(right), _hits(other.whole_run["right"][split]))
+            )
+            for split, right in record.whole_run["right"].items()
+        }
+        for other in _before(record, records)
+        if other.method == record.method and other.whole_run
+    }
+
+
+def _before(record: TrainingRecord, records: list[TrainingRecord]) -> list[TrainingRecord]:
+    """The cases listed before this one that did not fail."""
+    return [one for one in records[: records.index(record)] if not one.reason]
+
+
+def _hits(right: str) -> np.ndarray:
+    return np.array([row == "1" for row in right])
 
 
 def _share_of_peak(record: TrainingRecord) -> float | None:
@@ -173,11 +221,6 @@ def _step_flops(record: TrainingRecord) -> float:
     steps = sum(len(visit["step_ms"]) for visit in record.visits)
     matrix = record.facts["matrix"]
     return matrix["flops"] / matrix["places"] * places / steps
-
-
-def _find(records: list[TrainingRecord], way: str, method: str) -> TrainingRecord | None:
-    found = [one for one in records if one.way == way and one.method == method and not one.reason]
-    return found[0] if found else None
 
 
 def _as_dict(estimate: Estimate) -> dict[str, Any]:

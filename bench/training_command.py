@@ -22,7 +22,7 @@ def run_training_suite(
         raise RecipeError(
             f"kotune bench {kind} takes one suite",
             received=" ".join(names) or None,
-            next_step=f"kotune bench {kind} bench/{kind}-tiny",
+            next_step=f"kotune bench {kind} bench/{kind}-roberta-large",
         )
     if epochs is not None and (kind == "plan" or epochs <= 0):
         raise RecipeError("--epochs is a number above 0, for `training`", received=epochs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +89,7 @@ def _measure_group(
             for name in order:
                 if alive[name].reason is None:
                     with _failing(alive[name], report):
-                        visit = workers[name].ask("steps", count=suite.steps)
+                        visit = workers[name].ask("steps", count=suite.steps, seconds=suite.visit_s)
                         alive[name].visits.append({"process": process, "round": number, **visit})
             report(f"  round {number + 1}/{suite.rounds}: {_round_line(group)}")
         for record in group:
@@ -113,21 +114,34 @@ def _finish(record: TrainingRecord, worker: WorkerProcess, suite: TrainingSuite)
         record.facts["matrix"] = worker.ask("flops", seconds=suite.matrix_peak_s)
 
 
-def run_whole(records: list[TrainingRecord], suite: Any, threads: int, report: Report) -> None:
-    """Train each record's recipe to its end in a process of its own, for its accuracy."""
-    for record in records:
-        if record.reason is not None:
-            continue
-        with (
-            tempfile.TemporaryDirectory(prefix="kotune-training-") as folder,
-            worker_pool(suite, threads) as start,
-            _failing(record, report),
-        ):
-            changed = record.recipe.model_copy(update={"output": f"{folder}/run"})
-            worker = start()
-            record.whole_run = worker.ask("finetune", recipe=changed.model_dump(mode="json"))
-            accuracy = record.whole_run["validation_accuracy"]
-            report(f"  {record.name}: whole run, validation accuracy {accuracy:.2%}")
+def run_whole(
+    records: list[TrainingRecord], suite: TrainingSuite, threads: int, report: Report
+) -> None:
+    """Train each record's recipe to its end in a process of its own, for its accuracy.
+
+    ``whole_runs_at_once`` share the threads.
+    """
+    at_once = min(suite.whole_runs_at_once, threads)
+    with ThreadPoolExecutor(at_once) as pool:
+        for ended in [
+            pool.submit(_run_whole, record, suite, threads // at_once, report)
+            for record in records
+            if record.reason is None
+        ]:
+            ended.result()
+
+
+def _run_whole(record: TrainingRecord, suite: TrainingSuite, threads: int, report: Report) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="kotune-training-") as folder,
+        worker_pool(suite, threads) as start,
+        _failing(record, report),
+    ):
+        changed = record.recipe.model_copy(update={"output": f"{folder}/run"})
+        record.whole_run = start().ask("finetune", recipe=changed.model_dump(mode="json"))
+        right = record.whole_run["right"]["validation"]
+        accuracy = right.count("1") / len(right)
+        report(f"  {record.name}: whole run, validation accuracy {accuracy:.2%}")
 
 
 @contextmanager

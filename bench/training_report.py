@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bench.report.text import bytes_with_unit, percent, significant, times
+from bench.report.text import bytes_with_unit, percent, points, significant, times
 
 Row = dict[str, Any]
 
@@ -47,33 +47,33 @@ def _training_lines(content: Row) -> Iterator[str]:
     settings = content["settings"]
     for way in settings["ways"]:
         yield f"- **{way['name']}**: {way['description'] or _changes(way)}"
-    yield ""
-    yield (
-        f"{settings['processes']} processes each, {settings['rounds']} visits of "
-        f"{settings['steps']} optimizer steps, in a random order; medians with 95 % intervals."
-    )
-    yield ""
     ok = [case for case in content["cases"] if case["status"] == "ok"]
-    yield from markdown_table(
-        [
-            "case",
-            "samples/s",
-            f"against {content['baseline']}",
-            "tokens/s",
-            "padding",
-            "rows a step",
-            "step",
-            "peak memory",
-        ],
-        [_speed_row(case) for case in ok],
-    )
-    yield from _method_lines(ok)
-    yield from _peak_lines(ok)
+    if settings["processes"]:
+        yield from _speed_lines(settings, ok)
     yield from _accuracy_lines(content, ok)
     for case in content["cases"]:
         if case["status"] != "ok":
             yield ""
             yield f"{case['name']} failed: {case['reason']}"
+
+
+def _speed_lines(settings: Row, cases: list[Row]) -> Iterator[str]:
+    visit = f"{settings['steps']} optimizer steps"
+    if settings["visit_s"]:
+        visit += f" and {settings['visit_s']:g} s at least"
+    yield ""
+    yield (
+        f"{settings['processes']} processes each, {settings['rounds']} visits of {visit}, "
+        "in a random order; medians with 95 % intervals."
+    )
+    yield ""
+    yield from markdown_table(
+        ["case", "samples/s", "tokens/s", "padding", "rows a step", "step", "peak memory"],
+        [_speed_row(case) for case in cases],
+    )
+    yield from _way_lines(cases)
+    yield from _method_lines(cases)
+    yield from _peak_lines(cases)
 
 
 def _speed_row(case: Row) -> list[str]:
@@ -82,7 +82,6 @@ def _speed_row(case: Row) -> list[str]:
     return [
         case["name"],
         _estimate(figures["samples_per_s"]),
-        _ratio(figures["against_way"]),
         significant(figures["tokens_per_s"]),
         f"{percent(figures['padding_share'], 1)} %",
         significant(figures["rows_per_step"]),
@@ -91,15 +90,32 @@ def _speed_row(case: Row) -> list[str]:
     ]
 
 
+def _way_lines(cases: list[Row]) -> Iterator[str]:
+    yield from _ratio_lines(
+        ["samples/s of", "over those of", "ratio"],
+        [
+            [case["name"], f"{case['method']}-{way}", _ratio(ratio)]
+            for case in cases
+            for way, ratio in case["figures"]["against_ways"].items()
+        ],
+    )
+
+
 def _method_lines(cases: list[Row]) -> Iterator[str]:
-    rows = [
-        [case["name"], f"{method}-{case['way']}", _ratio(ratio)]
-        for case in cases
-        for method, ratio in case["figures"]["against_method"].items()
-    ]
+    yield from _ratio_lines(
+        ["a step of", "over a step of", "time ratio"],
+        [
+            [case["name"], f"{method}-{case['way']}", _ratio(ratio)]
+            for case in cases
+            for method, ratio in case["figures"]["against_methods"].items()
+        ],
+    )
+
+
+def _ratio_lines(heads: list[str], rows: list[list[str]]) -> Iterator[str]:
     if rows:
         yield ""
-        yield from markdown_table(["a step of", "against a step of", "time ratio"], rows)
+        yield from markdown_table(heads, rows)
 
 
 def _peak_lines(cases: list[Row]) -> Iterator[str]:
@@ -122,22 +138,40 @@ def _peak_lines(cases: list[Row]) -> Iterator[str]:
 
 
 def _accuracy_lines(content: Row, cases: list[Row]) -> Iterator[str]:
-    rows = [
+    whole = [case for case in cases if case["whole_run"]]
+    if not whole:
+        return
+    yield ""
+    yield f"Trained to the end, {content['epochs']:g} epochs, the same rows in every case:"
+    yield ""
+    yield from markdown_table(
+        ["case", "optimizer steps", "validation accuracy", "test accuracy"],
         [
-            case["name"],
-            f"{percent(case['whole_run']['validation_accuracy'])} %",
-            f"{percent(case['whole_run']['test_accuracy'])} %",
-            f"{case['whole_run']['training_time_s']:,.0f} s",
-        ]
-        for case in cases
-        if case["whole_run"]
-    ]
-    if rows:
-        yield ""
-        yield f"Trained to the end, {content['epochs']:g} epochs:"
-        yield ""
-        heads = ["case", "validation accuracy", "test accuracy", "training time"]
-        yield from markdown_table(heads, rows)
+            [case["name"], f"{case['whole_run']['steps']:,}"]
+            + [_share(case["figures"]["accuracy"][split]) for split in ("validation", "test")]
+            for case in whole
+        ],
+    )
+    yield from _ratio_lines(
+        ["accuracy of", "less that of", "validation, in points", "test, in points"],
+        [
+            [case["name"], f"{case['method']}-{way}"]
+            + [_difference(pairs[split]) for split in ("validation", "test")]
+            for case in whole
+            for way, pairs in case["figures"]["accuracy_against_ways"].items()
+        ],
+    )
+
+
+def _share(estimate: Row) -> str:
+    low, high = percent(estimate["low"]), percent(estimate["high"])
+    return f"{percent(estimate['value'])} % ({low} to {high})"
+
+
+def _difference(pair: Row) -> str:
+    """Points with the interval of the paired bootstrap, and McNemar's p."""
+    low, high = (points(value) for value in pair["interval"])
+    return f"{points(pair['difference'])} ({low} to {high}), p {pair['p_value']:.2g}"
 
 
 def _estimate(estimate: Row) -> str:
@@ -147,9 +181,7 @@ def _estimate(estimate: Row) -> str:
     return f"{value} ({significant(estimate['low'])} to {significant(estimate['high'])})"
 
 
-def _ratio(estimate: Row | None) -> str:
-    if estimate is None:
-        return ""
+def _ratio(estimate: Row) -> str:
     interval = (
         ""
         if estimate["low"] is None

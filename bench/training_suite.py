@@ -50,27 +50,21 @@ class RecipeSuite(Section):
 
 
 class TrainingSuite(RecipeSuite):
-    """What is compared in speed. ``steps`` optimizer steps a visit, ``rounds`` visits a process.
+    """What is compared in speed: each way and each method with those listed before it.
 
-    ``processes`` fresh processes of each way and method; all are alive together, one runs.
+    ``processes`` fresh processes of each case, all alive together while one runs, or 0 for the
+    whole runs of ``--epochs`` alone; ``rounds`` visits a process, of ``steps`` optimizer steps
+    and ``visit_s`` seconds at least. Lengths differ from step to step: a visit should see many.
     """
 
-    processes: Count = 3
+    processes: Annotated[int, Field(ge=0)] = 3
     rounds: Count = 3
     steps: Count = 4
+    visit_s: Annotated[float, Field(ge=0)] = 0.0
     warmup_steps: Count = 2
     seed: Annotated[int, Field(ge=0)] = 42
-    baseline: str | None = None  # a way; None: the first
-    baseline_method: str | None = None  # None: the first
     matrix_peak_s: Annotated[float, Field(ge=0)] = 0.0  # seconds of plain products; 0: none
-
-    @model_validator(mode="after")
-    def _baseline_is_known(self) -> TrainingSuite:
-        for key, what in (("baseline", "ways"), ("baseline_method", "methods")):
-            asked, names = getattr(self, key), [one.name for one in getattr(self, what)]
-            if asked is not None and asked not in names:
-                raise ValueError(f"`{key}` is none of {', '.join(names)}")
-        return self
+    whole_runs_at_once: Count = 1  # of --epochs; they share the threads, and are not timed
 
 
 class PlanSuite(RecipeSuite):

@@ -53,8 +53,8 @@ class TrainingWorker:
         return {"build_s": round_sample(time.perf_counter() - began), **facts}
 
     def steps(self, message: Message) -> Message:
-        """Train ``count`` optimizer steps on; seconds, rows, tokens and padding of the visit."""
-        self.visits = _Visits(self.trainer, self.pipe, message["count"])
+        """Train on for ``count`` optimizer steps and any ``seconds`` at least; what they saw."""
+        self.visits = _Visits(self.trainer, self.pipe, message)
         self.trainer.train()  # answers this message, and those that follow, from within
         raise RuntimeError("the training ended before its steps were measured")
 
@@ -101,10 +101,10 @@ class _Visits:
     Where a visit ends, the pipe is served until the next one is asked for.
     """
 
-    def __init__(self, trainer: Any, pipe: Pipe, count: int) -> None:
+    def __init__(self, trainer: Any, pipe: Pipe, asked: Message) -> None:
         from transformers import TrainerCallback
 
-        self._pipe, self._left = pipe, count
+        self._pipe = pipe
         self._synchronize = _synchronizer(trainer)
         self.last_inputs: dict[str, Any] = {}
         visits = self
@@ -118,10 +118,10 @@ class _Visits:
 
         trainer.add_callback(Clock())
         trainer.model.register_forward_pre_hook(self._see, with_kwargs=True)
-        self._begin()
+        self._begin(asked)
 
     def step_begins(self) -> None:
-        if self._left == 0:
+        if self._over:
             self._wait()
         self._step_began = time.perf_counter()
         if not self._times:
@@ -131,13 +131,15 @@ class _Visits:
         self._synchronize()
         now = time.perf_counter()
         self._times.append(now - self._step_began)
-        self._left -= 1
-        if self._left == 0:
+        seconds = now - self._began
+        self._over = len(self._times) >= self._count and seconds >= self._seconds
+        if self._over:
             step_ms = [round_sample(1000 * value) for value in self._times]
-            seconds = round_sample(now - self._began)
-            self._pipe.answer({"seconds": seconds, "step_ms": step_ms, **self._seen})
+            self._pipe.answer({"seconds": round_sample(seconds), "step_ms": step_ms, **self._seen})
 
-    def _begin(self) -> None:
+    def _begin(self, asked: Message) -> None:
+        self._count, self._seconds = asked["count"], asked.get("seconds", 0.0)
+        self._over = False
         self._seen = {"rows": 0, "tokens": 0, "places": 0}
         self._times: list[float] = []
 
@@ -146,8 +148,7 @@ class _Visits:
         message = self._pipe.serve(until="steps")
         if message is None:
             raise SystemExit
-        self._left = message["count"]
-        self._begin()
+        self._begin(message)
 
     def _see(self, model: Any, args: Any, kwargs: dict[str, Any]) -> None:
         mask = kwargs["attention_mask"]

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.adapters import attach_adapter
 from finetune.base import BaseModel, resolve_base
+from finetune.cpu_speed import attention_for, quicken_dropout
 from finetune.data import Corpus, load_corpus
 from finetune.host_memory import keep_compact
 from finetune.method_training import start_method
@@ -51,10 +52,18 @@ def prepare_job(recipe: FinetuneRecipe) -> Job:
     return Job(recipe, base, corpus, load_base_tokenizer(base), device, precision)
 
 
-def adapt_model(model: torch.nn.Module, recipe: FinetuneRecipe) -> torch.nn.Module:
-    """The base model with the recipe's adapter attached, head trainable."""
+def recipe_attention(recipe: FinetuneRecipe, device: str, precision: str) -> str | None:
+    """The attention that the recipe trains with; None: the library's choice."""
+    return attention_for(device, precision, recipe.model.max_length, recipe.model.dropout)
+
+
+def adapt_model(model: torch.nn.Module, recipe: FinetuneRecipe, device: str) -> torch.nn.Module:
+    """The base model with the recipe's adapter attached, head trainable; on a CPU faster dropout.
+
+    ``device`` is where it will train.
+    """
     adapter = recipe.adapter
-    return attach_adapter(
+    adapted = attach_adapter(
         model,
         method=adapter.method,
         rank=adapter.rank,
@@ -63,6 +72,7 @@ def adapt_model(model: torch.nn.Module, recipe: FinetuneRecipe) -> torch.nn.Modu
         target_modules=adapter.target_modules,
         gradient_checkpointing=recipe.training.gradient_checkpointing,
     )
+    return quicken_dropout(adapted) if device == "cpu" else adapted
 
 
 def shape_memory(recipe: FinetuneRecipe, device: str) -> None:
@@ -91,8 +101,9 @@ def build_model(job: Job) -> torch.nn.Module:
         device=job.device,
         seed=recipe.seed,
         dropout=recipe.model.dropout,
+        attention=recipe_attention(recipe, job.device, job.precision),
     )
     model.config.pad_token_id = job.tokenizer.pad_token_id
-    adapted = adapt_model(model, recipe).to(job.device)
+    adapted = adapt_model(model, recipe, job.device).to(job.device)
     start_method(adapted, recipe, job.tokenizer, job.corpus.train["text"], job.device)
     return adapted

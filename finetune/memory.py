@@ -19,7 +19,7 @@ from finetune.base import BaseModel
 from finetune.base_precision import hold_base, wants_bf16_base
 from finetune.fake_model import cuda_rules, fill_with_fakes, replace_linear_layers, storages
 from finetune.host_memory import allocator_bytes
-from finetune.job import DTYPES, adapt_model, wants_compact_memory
+from finetune.job import DTYPES, adapt_model, recipe_attention, wants_compact_memory
 from finetune.live_memory import ACTIVATIONS, GRADIENTS, OPTIMIZER, WEIGHTS, LiveMemory
 from finetune.methods import METHODS
 from finetune.models import autocast_context, load_skeleton
@@ -124,10 +124,15 @@ def _runtime_bytes(activations_bytes: int, recipe: FinetuneRecipe, shape: StepSh
 def build_meta_model(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -> Any:
     """The model as ``training.build_model`` makes it, on the meta device."""
     with torch.device("meta"):
-        model = load_skeleton(base, list(recipe.data.labels.values()), recipe.model.dropout)
+        model = load_skeleton(
+            base,
+            list(recipe.data.labels.values()),
+            recipe.model.dropout,
+            recipe_attention(recipe, shape.device, shape.precision),
+        )
         if METHODS[recipe.adapter.method].quantised:
             model = replace_linear_layers(model, DTYPES[shape.precision])
-        adapted = adapt_model(model, recipe)
+        adapted = adapt_model(model, recipe, shape.device)
     if wants_bf16_base(recipe, shape.precision):
         hold_base(adapted, torch.bfloat16)
     if recipe.training.gradient_checkpointing:

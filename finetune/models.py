@@ -65,20 +65,19 @@ def load_base(
     device: str = "cpu",
     seed: int = 0,
     dropout: float | None = None,
+    attention: str | None = None,
 ) -> PreTrainedModel:
     """A sequence classifier on ``base`` with a new head seeded by ``seed``.
 
     ``quantize_4bit`` loads encoder matrices as NF4 with double quantisation (QLoRA, Dettmers
-    et al. 2023); ``dropout`` replaces the encoder's own. The names of modules that had no
-    pretrained weights, the head among them, stand in ``model.kotune_new_modules``.
+    et al. 2023); ``dropout`` and ``attention`` replace the encoder's own. The names of modules
+    that had no pretrained weights, the head among them, stand in ``model.kotune_new_modules``.
     Raises ModelError.
     """
     from transformers import AutoModelForSequenceClassification
 
     torch.manual_seed(base.seed if base.random_weights else seed)
-    config = _config(base, labels)
-    if dropout is not None:
-        _set_dropout(config, dropout)
+    config = _config(base, labels, dropout, attention)
     if base.random_weights:
         with _local_seed(base.seed):
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
@@ -190,59 +189,61 @@ def autocast_context(device: str, precision: str) -> contextlib.AbstractContextM
     return torch.autocast(device_type=device.split(":")[0], dtype=dtypes[precision])
 
 
-def _config(base: BaseModel, labels: Sequence[str]) -> Any:
+def _config(
+    base: BaseModel,
+    labels: Sequence[str],
+    dropout: float | None = None,
+    attention: str | None = None,
+) -> Any:
     from transformers import AutoConfig, RobertaConfig
 
-    names = {
+    settings: dict[str, Any] = {
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
+        "attn_implementation": attention,
     }
     if base.location in KLUE and base.random_weights:
-        size = KLUE[base.location]
-        return RobertaConfig(
+        config = RobertaConfig(
             vocab_size=32000,
-            intermediate_size=4 * size["hidden_size"],
+            intermediate_size=4 * KLUE[base.location]["hidden_size"],
             max_position_embeddings=514,
             type_vocab_size=1,
             layer_norm_eps=1e-5,
             bos_token_id=0,
             pad_token_id=1,
             eos_token_id=2,
-            **size,
-            **names,
+            **KLUE[base.location],
+            **settings,
         )
-    try:
-        return AutoConfig.from_pretrained(
-            base.location,
-            revision=base.revision or "main",
-            local_files_only=base.local_only,
-            **names,
-        )
-    except (OSError, ValueError, KeyError) as fault:
-        raise ModelError(
-            "the model's config.json is not understood",
-            received=f"{base.source}: {_first_line(fault)}",
-        ) from fault
+    else:
+        try:
+            config = AutoConfig.from_pretrained(
+                base.location,
+                revision=base.revision or "main",
+                local_files_only=base.local_only,
+                **settings,
+            )
+        except (OSError, ValueError, KeyError) as fault:
+            raise ModelError(
+                "the model's config.json is not understood",
+                received=f"{base.source}: {_first_line(fault)}",
+            ) from fault
+    for name in DROPOUTS:
+        if dropout is not None and hasattr(config, name):
+            setattr(config, name, dropout)
+    return config
 
 
-def load_skeleton(base: BaseModel, labels: Sequence[str], dropout: float | None = None) -> Any:
+def load_skeleton(
+    base: BaseModel, labels: Sequence[str], dropout: float | None, attention: str | None
+) -> Any:
     """``load_base``'s architecture on the meta device: shapes and names, no memory."""
-    config = _config(base, labels)
-    if dropout is not None:
-        _set_dropout(config, dropout)
-    skeleton = _skeleton(config)
+    skeleton = _skeleton(_config(base, labels, dropout, attention))
     skeleton.kotune_new_modules = (
         [_head_name(skeleton)] if base.random_weights else _new_modules(base, skeleton)
     )
     return skeleton
-
-
-def _set_dropout(config: Any, dropout: float) -> None:
-    """Hidden and attention dropout of the encoder, under the names architectures give them."""
-    for name in DROPOUTS:
-        if hasattr(config, name):
-            setattr(config, name, dropout)
 
 
 def _skeleton(config: Any) -> Any:

@@ -10,7 +10,7 @@ import torch
 
 from finetune.base import BaseModel
 from finetune.base_precision import hold_frozen
-from finetune.job import DTYPES, adapt_model, shape_memory
+from finetune.job import DTYPES, adapt_model, recipe_attention, shape_memory
 from finetune.memory import StepShape
 from finetune.methods import METHODS
 from finetune.models import load_base
@@ -100,8 +100,9 @@ def _build(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -> torch.n
         compute_dtype=DTYPES[shape.precision],
         device=shape.device,
         dropout=recipe.model.dropout,
+        attention=recipe_attention(recipe, shape.device, shape.precision),
     )
-    adapted = adapt_model(model, recipe).to(shape.device)
+    adapted = adapt_model(model, recipe, shape.device).to(shape.device)
     hold_frozen(adapted, recipe, shape.precision)
     if recipe.training.gradient_checkpointing:
         adapted.gradient_checkpointing_enable({"use_reentrant": False})

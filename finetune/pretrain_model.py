@@ -21,15 +21,6 @@ Batch = dict[str, torch.Tensor]
 POSITION_OFFSET = 2  # RoBERTa counts positions from pad_token_id + 1
 
 
-def attention_for(device: str) -> str | None:
-    """The attention to train with: on a CPU ``eager``, elsewhere the library's choice.
-
-    torch 2.13's CPU kernel of scaled_dot_product_attention is slow backwards on texts of some
-    twenty tokens: the whole step took 1.4 times the CPU time of eager attention (4 × 256, bf16).
-    """
-    return "eager" if device == "cpu" else None
-
-
 def build_roberta(
     architecture: ArchitectureSection,
     tokenizer: PreTrainedTokenizerBase,

@@ -19,6 +19,7 @@ from transformers import set_seed
 
 from finetune.base import BaseModel, resolve_base
 from finetune.checkpoints import last_checkpoint
+from finetune.cpu_speed import attention_for, quicken_dropout
 from finetune.errors import FolderError, RecipeError
 from finetune.files import publish_folder, write_text
 from finetune.interruption import stop_on_signal
@@ -28,7 +29,6 @@ from finetune.pretrain_batches import Masker, TrainBatches, encode_texts, held_o
 from finetune.pretrain_corpus import PretrainTexts, load_texts
 from finetune.pretrain_files import check_target, write_model_folder
 from finetune.pretrain_model import (
-    attention_for,
     build_roberta,
     evaluate_masked,
     load_masked_model,
@@ -155,14 +155,15 @@ def prepare_job(recipe: PretrainRecipe, work: Path) -> PretrainJob:
 
 
 def _build_model(job: PretrainJob) -> PreTrainedModel:
-    attention = attention_for(job.device)
+    training = job.recipe.training
+    attention = attention_for(job.device, job.precision, training.max_length, training.dropout)
     if job.base:
         model = load_masked_model(job.base, attention)
     else:
         model = build_roberta(job.recipe.architecture, job.tokenizer, attention)
-    if job.recipe.training.dropout is not None:
-        set_dropout(model, job.recipe.training.dropout)
-    return model
+    if training.dropout is not None:
+        set_dropout(model, training.dropout)
+    return quicken_dropout(model) if job.device == "cpu" else model
 
 
 def _check_length(model: PreTrainedModel, recipe: PretrainRecipe) -> None:

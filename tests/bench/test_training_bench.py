@@ -52,6 +52,7 @@ def test_ways_are_measured_against_each_other(make_content, tmp_path: Path) -> N
         steps=2,
         warmup_steps=1,
         matrix_peak_s=0.2,
+        whole_runs_at_once=2,
     )
     suite = check_recipe(TrainingSuite, content, "suite")
     page = run_training_bench(suite, tmp_path, epochs=1, report=REPORT)
@@ -68,17 +69,54 @@ def test_ways_are_measured_against_each_other(make_content, tmp_path: Path) -> N
     places = {visit["places"] for visit in notes["visits"]}
     assert places == {16 * notes["facts"]["longest_tokens"]}
     assert ours["figures"]["padding_share"] < notes["figures"]["padding_share"]
-    assert notes["figures"]["against_way"] is None
-    assert ours["figures"]["against_way"]["value"] > 0
+    assert notes["figures"]["against_ways"] == {}
+    speeds = [case["figures"]["samples_per_s"]["value"] for case in (ours, notes)]
+    ratio = ours["figures"]["against_ways"]["notes"]
+    assert ratio["value"] == pytest.approx(speeds[0] / speeds[1])
     assert ours["figures"]["share_of_matrix_peak"] > 0
-    assert 0 < ours["whole_run"]["validation_accuracy"] <= 1
+    for split, share in ours["figures"]["accuracy"].items():
+        right = [case["whole_run"]["right"][split].count("1") for case in (ours, notes)]
+        rows = len(ours["whole_run"]["right"][split])
+        assert share["value"] == right[0] / rows and share["low"] <= share["value"]
+        pair = ours["figures"]["accuracy_against_ways"]["notes"][split]
+        assert pair["difference"] == pytest.approx((right[0] - right[1]) / rows)
     text = page.read_text()
-    assert "lora-ours" in text and "against notes" in text and "share reached" in text
+    assert "| lora-ours | lora-notes |" in text and "share reached" in text
+    assert "Trained to the end, 1 epochs" in text
     again = make_content(output=str(tmp_path))
     with pytest.raises(FolderError, match="in use"):
         run_training_bench(
             check_recipe(TrainingSuite, again, "suite"), tmp_path, epochs=None, report=REPORT
         )
+
+
+def test_whole_runs_alone(make_content, tmp_path: Path) -> None:
+    suite = check_recipe(TrainingSuite, make_content(processes=0), "suite")
+    with pytest.raises(RecipeError, match="nothing without --epochs"):
+        run_training_bench(suite, tmp_path, epochs=None, report=REPORT)
+    page = run_training_bench(suite, tmp_path, epochs=0.5, report=REPORT).read_text()
+    assert "Trained to the end, 0.5 epochs" in page and "samples/s" not in page
+
+
+def test_a_visit_lasts_its_seconds_and_methods_are_compared_once(
+    make_content, tmp_path: Path
+) -> None:
+    methods = [{"name": name, "set": {"adapter.method": name}} for name in ("full", "lora")]
+    content = make_content(
+        methods=methods, processes=1, rounds=1, steps=1, visit_s=1.0, warmup_steps=1
+    )
+    page = run_training_bench(
+        check_recipe(TrainingSuite, content, "suite"), tmp_path, epochs=None, report=REPORT
+    )
+    full, lora = json.loads((page.parent / "results.json").read_text())["cases"]
+    for case in (full, lora):
+        (visit,) = case["visits"]
+        assert visit["seconds"] >= 1 and len(visit["step_ms"]) > 1
+        assert sum(visit["step_ms"][:-1]) < 1000
+    assert list(lora["figures"]["against_methods"]) == ["full"]
+    assert full["figures"]["against_methods"] == {}
+    assert "accuracy" not in lora["figures"]
+    assert "1 optimizer steps and 1 s at least" in page.read_text()
 
 
 def test_a_plan_is_held_against_the_process(make_content, tmp_path: Path) -> None:
@@ -105,7 +143,6 @@ def test_a_case_that_fails_is_told_with_its_reason(make_content, tmp_path: Path)
     ("changes", "told"),
     [
         ({"ways": [{"name": "a"}, {"name": "a"}]}, "same name"),
-        ({"baseline": "other"}, "none of auto"),
         ({"ways": []}, "ways"),
         ({"speed": 1}, "unknown key"),
     ],

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from finetune.adapters import attach_adapter
 from finetune.base import resolve_base
 from finetune.base_precision import hold_frozen
 from finetune.fake_model import storages
+from finetune.job import adapt_model, recipe_attention
 from finetune.live_memory import GRADIENTS, OPTIMIZER, WEIGHTS, LiveMemory
 from finetune.memory import MemoryNeed, StepShape, estimate_memory
 from finetune.models import load_base
@@ -47,21 +47,14 @@ def estimate(recipe: FinetuneRecipe, **shape: Any) -> MemoryNeed:
 
 
 def build_real(recipe: FinetuneRecipe) -> torch.nn.Module:
-    adapter = recipe.adapter
     model = load_base(
         resolve_base(recipe.model.source),
         list(recipe.data.labels.values()),
-        quantize_4bit=adapter.method == "qlora",
+        quantize_4bit=recipe.adapter.method == "qlora",
         compute_dtype=torch.bfloat16,
+        attention=recipe_attention(recipe, "cpu", SHAPE.precision),
     )
-    adapted = attach_adapter(
-        model,
-        method=adapter.method,
-        rank=adapter.rank,
-        alpha=adapter.alpha,
-        dropout=0.0,
-        target_modules="all-linear",
-    )
+    adapted = adapt_model(model, recipe, "cpu")
     hold_frozen(adapted, recipe, SHAPE.precision)
     return adapted.train()
 
