@@ -1,4 +1,4 @@
-"""Frozen weights in bf16 while adapters train in fp32, and their originals back afterwards.
+"""Frozen weights in bf16 while adapters train in fp32, packed on a CPU; their originals afterwards.
 
 Under autocast a frozen fp32 matrix is converted at every use, its copy is kept for the backward
 pass, and the residual stream stays fp32, converted in front of every matrix. Held in bf16 none of
@@ -17,10 +17,14 @@ import numpy as np
 import torch
 
 from finetune.host_memory import give_back_free_memory
+from finetune.job import wants_compact_memory
 from finetune.methods import METHODS
+from finetune.packed_lora import can_pack, pack_lora, unpack_lora
+from finetune.processes import process_count
 from finetune.recipe import FinetuneRecipe
 
-HELD_METHODS = ("lora", "qlora", "rslora", "lora+")  # others compute with the base's weights
+PACKED_METHODS = ("lora", "rslora", "lora+")  # those of PEFT's plain LoRA layer
+HELD_METHODS = (*PACKED_METHODS, "qlora")  # others compute with the base's weights
 
 
 class Originals:
@@ -39,6 +43,7 @@ class Originals:
 
     def give_back(self, model: torch.nn.Module) -> None:
         """Put them back, bit for bit, in fp32 and on the parameter's device; once."""
+        unpack_lora(model)
         parameters = dict(model.named_parameters())
         self._file.seek(0)
         for name in self._names:
@@ -74,6 +79,23 @@ def wants_bf16_base(recipe: FinetuneRecipe, precision: str) -> bool:
     return asked == "auto" and method in HELD_METHODS and precision == "bf16"
 
 
+def wants_packed(recipe: FinetuneRecipe, precision: str, device: str) -> bool:
+    """Whether frozen matrices are packed: beside LoRA on a CPU, where memory is given for time.
+
+    Packed both ways they take twice the memory. Processes that train together send each other
+    the plain weights.
+    """
+    return (
+        device == "cpu"
+        and recipe.training.base_precision == "auto"
+        and recipe.adapter.method in PACKED_METHODS
+        and precision in ("bf16", "fp32")
+        and not wants_compact_memory(recipe)
+        and process_count() == 1
+        and can_pack()
+    )
+
+
 def hold_frozen(
     model: torch.nn.Module, recipe: FinetuneRecipe, precision: str, folder: Path | None = None
 ) -> Originals | None:
@@ -83,12 +105,16 @@ def hold_frozen(
     originals are kept for every half precision. ``folder`` takes the originals' unnamed file.
     """
     give_back_free_memory()  # of loading, quantisation above all
-    wanted = wants_bf16_base(recipe, precision)
-    if not wanted and (not METHODS[recipe.adapter.method].quantised or precision == "fp32"):
+    in_bf16 = wants_bf16_base(recipe, precision)
+    packed = wants_packed(recipe, precision, next(model.parameters()).device.type)
+    by_others = METHODS[recipe.adapter.method].quantised and precision != "fp32"
+    if not (in_bf16 or packed or by_others):
         return None
     originals = Originals(folder)
     originals.take(model)
-    if wanted:
+    if in_bf16:
         hold_base(model, torch.bfloat16)
-        give_back_free_memory()
+    if packed:
+        pack_lora(model)
+    give_back_free_memory()
     return originals

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from finetune.packed_lora import is_placeholder
+
 BLOCK = 64  # weights to one absmax (Dettmers et al. 2023, section 3)
 BLOCK_OF_ABSMAX = 256
 
@@ -71,7 +73,8 @@ def storages(model: torch.nn.Module) -> Iterator[torch.Tensor]:
 
 
 def _fake(value: torch.Tensor) -> torch.nn.Parameter:
-    tensor = torch.empty(value.shape, dtype=value.dtype)
+    stored = (1,) if is_placeholder(value) else value.shape
+    tensor = torch.empty(stored, dtype=value.dtype).expand(value.shape)
     return torch.nn.Parameter(tensor, requires_grad=value.requires_grad)
 
 

@@ -16,13 +16,14 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from finetune.base import BaseModel
-from finetune.base_precision import hold_base, wants_bf16_base
+from finetune.base_precision import hold_base, wants_bf16_base, wants_packed
 from finetune.fake_model import cuda_rules, fill_with_fakes, replace_linear_layers, storages
 from finetune.host_memory import allocator_bytes
 from finetune.job import DTYPES, adapt_model, recipe_attention, wants_compact_memory
 from finetune.live_memory import ACTIVATIONS, GRADIENTS, OPTIMIZER, WEIGHTS, LiveMemory
 from finetune.methods import METHODS
 from finetune.models import autocast_context, load_skeleton
+from finetune.packed_lora import is_placeholder, pack_lora, unpack_lora
 from finetune.recipe import FinetuneRecipe
 from finetune.step import make_batch, make_optimizer, run_step
 
@@ -135,6 +136,8 @@ def build_meta_model(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) 
         adapted = adapt_model(model, recipe, shape.device)
     if wants_bf16_base(recipe, shape.precision):
         hold_base(adapted, torch.bfloat16)
+    if wants_packed(recipe, shape.precision, shape.device):
+        pack_lora(adapted)
     if recipe.training.gradient_checkpointing:
         adapted.gradient_checkpointing_enable({"use_reentrant": False})
     return adapted
@@ -145,9 +148,10 @@ def widen_weights(model: torch.nn.Module, memory: LiveMemory) -> None:
     for module in model.modules():
         if hasattr(module, "compute_dtype"):
             module.compute_dtype = torch.float32
+    unpack_lora(model)
     for parameter in model.parameters():
-        if parameter.dtype == torch.bfloat16:
-            parameter.data = parameter.data.float()
+        if parameter.dtype == torch.bfloat16 or is_placeholder(parameter):
+            parameter.data = torch.empty(parameter.shape)
             memory.count(parameter, WEIGHTS)
 
 

@@ -39,6 +39,16 @@ def choose_precision(asked: str, device: str) -> str:
     return asked
 
 
+def precision_arguments(precision: str) -> dict[str, bool]:
+    """``bf16`` and ``fp16`` for TrainingArguments, and what it reads in the environment.
+
+    Where neither is asked it takes ACCELERATE_MIXED_PRECISION, in which the last training of this
+    process, in another precision perhaps, has left its own.
+    """
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no" if precision == "fp32" else precision
+    return {"bf16": precision == "bf16", "fp16": precision == "fp16"}
+
+
 def bound_primitive_caches() -> None:
     """Keep oneDNN from holding compiled primitives for every batch shape it ever met.
 

@@ -12,6 +12,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from finetune.console import say
 from finetune.interruption import SaveAndStop, StopRequest
+from finetune.precision import precision_arguments
 from finetune.pretrain_batches import Batch, TrainBatches
 from finetune.pretrain_model import evaluate_masked, masked_loss
 from finetune.recipe import PretrainSchedule
@@ -134,8 +135,7 @@ def pretrain_arguments(
         disable_tqdm=True,
         seed=seed,
         use_cpu=device == "cpu",
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
+        **precision_arguments(precision),
         max_steps=steps,
         per_device_train_batch_size=1,  # one ready-made batch
         learning_rate=training.learning_rate,

@@ -141,7 +141,7 @@ class TrainingSection(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Precision = "auto"
     device: Device = "auto"
-    base_precision: Literal["auto", "fp32"] = "auto"  # frozen weights: bf16 where precision is
+    base_precision: Literal["auto", "fp32"] = "auto"  # frozen: bf16 as precision is, packed
     cpu_memory: Literal["auto", "compact", "fast"] = "auto"  # what freed blocks cost: holes or time
     padding: Literal["dynamic", "longest", "max_length"] = "dynamic"
     group_by_length: bool = True

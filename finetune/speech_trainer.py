@@ -19,6 +19,7 @@ from transformers import (
 from finetune.audio import to_float
 from finetune.ctc import SpeechSettings
 from finetune.ledger import Ledger
+from finetune.precision import precision_arguments
 from finetune.resumable import ResumableTrainer
 from finetune.speech_batches import Batch, SpeechBatches
 from finetune.speech_data import Waves
@@ -117,8 +118,7 @@ def _arguments(
         disable_tqdm=True,
         seed=seed,
         use_cpu=device == "cpu",
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
+        **precision_arguments(precision),
         max_steps=max(1, len(batches) // training.gradient_accumulation_steps),
         per_device_train_batch_size=1,  # one ready-made batch
         gradient_accumulation_steps=training.gradient_accumulation_steps,

@@ -24,6 +24,7 @@ from finetune.errors import RecipeError
 from finetune.ledger import Ledger
 from finetune.metrics import classification_metrics
 from finetune.out_of_memory import BatchShape
+from finetune.precision import precision_arguments
 from finetune.processes import divide_batch, process_count
 from finetune.recipe import TrainingSection
 from finetune.row_order import EpochOrder, add_blank_row
@@ -130,8 +131,7 @@ def training_arguments(
         disable_tqdm=True,
         seed=seed,
         use_cpu=device == "cpu",
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
+        **precision_arguments(precision),
         num_train_epochs=training.epochs,
         max_steps=training.max_steps or -1,
         per_device_train_batch_size=divide_batch(shape.micro_batch, processes),

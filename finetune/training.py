@@ -72,7 +72,8 @@ def finetune(recipe: FinetuneRecipe, *, overwrite: bool = False, report: Report 
         name: tokenize_rows(frame, job.tokenizer, recipe.model.max_length, recipe.training.padding)
         for name, frame in (("train", job.corpus.train), ("validation", job.corpus.validation))
     }
-    originals = None if is_sharded() else hold_frozen(model, recipe, job.precision, work)
+    with disk_errors(work / "steps"):
+        originals = None if is_sharded() else hold_frozen(model, recipe, job.precision, work)
     checkpoint = train_to_end(job, model, rows, work, report)
     leave_processes()
     if not is_main_process():

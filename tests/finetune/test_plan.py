@@ -18,8 +18,10 @@ from finetune.adapters import attach_adapter
 from finetune.base import resolve_base
 from finetune.base_precision import hold_frozen
 from finetune.errors import RecipeError
+from finetune.job import adapt_model
 from finetune.memory import MemoryNeed
 from finetune.models import load_base
+from finetune.packed_lora import can_pack, is_placeholder
 from finetune.plan_command import parse_bytes
 from finetune.plan_compare import compare_plans, comparison_table
 from finetune.plan_data import Lengths, count_steps, padded_tokens
@@ -160,9 +162,12 @@ def test_no_sizes(text: str) -> None:
         parse_bytes(text)
 
 
+@pytest.mark.parametrize("memory", ["fast", "compact"])
 @pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_frozen_weights_come_back_bit_for_bit(make_recipe, make_base, method: str) -> None:
-    recipe = make_recipe(method)
+def test_frozen_weights_come_back_bit_for_bit(
+    make_recipe, make_base, method: str, memory: str
+) -> None:
+    recipe = make_recipe(method, cpu_memory=memory)
     model = attach_adapter(
         load_base(
             resolve_base(str(make_base("roberta"))),
@@ -194,11 +199,30 @@ def test_frozen_weights_come_back_bit_for_bit(make_recipe, make_base, method: st
         assert torch.equal(value, before[name]) and value.dtype == before[name].dtype
 
 
+@pytest.mark.skipif(not can_pack(), reason="this PyTorch packs no weights here")
+def test_packed_fp32_weights_come_back_and_answer_the_same(make_recipe, make_base) -> None:
+    recipe = make_recipe("lora")
+    model = adapt_model(
+        load_base(resolve_base(str(make_base("roberta"))), ["a", "b"]), recipe, "cpu"
+    ).eval()
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    batch = {"input_ids": torch.tensor([[5, 6, 7, 8]])}
+    with torch.no_grad():
+        expected = model(**batch).logits
+        originals = hold_frozen(model, recipe, "fp32")
+        assert any(is_placeholder(value) for value in model.parameters())
+        assert torch.allclose(model(**batch).logits, expected, atol=1e-5)
+        originals.give_back(model)
+        assert torch.equal(model(**batch).logits, expected)
+    for name, value in model.named_parameters():
+        assert torch.equal(value, before[name])
+
+
 def test_the_base_is_held_only_where_that_is_known_to_be_sound(make_recipe, make_base) -> None:
     model = load_base(resolve_base(str(make_base("roberta"))), ["a", "b"])
     assert hold_frozen(model, make_recipe("full"), "bf16") is None
     assert hold_frozen(model, make_recipe("lora", base_precision="fp32"), "bf16") is None
-    assert hold_frozen(model, make_recipe("lora"), "fp32") is None
+    assert hold_frozen(model, make_recipe("lora", cpu_memory="compact"), "fp32") is None
     assert {value.dtype for value in model.parameters()} == {torch.float32}
 
 

@@ -52,6 +52,21 @@ def test_what_is_stored_is_fp32_after_training_in_bf16(make_run, tmp_path: Path,
     np.testing.assert_allclose(logits, logits_of(read_predictions(run, "validation")), atol=1e-5)
 
 
+def test_a_training_does_not_take_the_precision_of_the_one_before(make_run, tmp_path) -> None:
+    """transformers leaves mixed precision in the environment of the process."""
+    recipe = open_run(make_run("full", "roberta")).recipe
+    curves = []
+    for name, precision in enumerate(("fp32", "bf16", "fp32")):
+        training = recipe.training.model_copy(update={"precision": precision, "max_steps": 3})
+        changed = recipe.model_copy(
+            update={"training": training, "output": str(tmp_path / str(name))}
+        )
+        run = open_run(finetune(changed, report=lambda line: None))
+        curves.append(logits_of(read_predictions(run, "validation")))
+    assert np.array_equal(curves[0], curves[2])
+    assert not np.array_equal(curves[0], curves[1])
+
+
 def test_a_lost_head_would_be_noticed(make_run) -> None:
     run = open_run(make_run("lora", "roberta"))
     model = load_trained(run)
