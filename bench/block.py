@@ -12,13 +12,13 @@ import numpy as np
 
 from bench.checkpoint import Checkpoint, Progress
 from bench.disturbance import CpuWatch, gpu_disturbance
-from bench.driver import WorkerFailed, WorkerProcess
 from bench.gpu import open_gpu
 from bench.rows import TestRows
 from bench.schedule import Schedule
 from bench.settings import BenchSection
 from bench.timing import round_orders, turns
 from bench.variants import Variant
+from finetune.worker_process import WorkerFailed, WorkerProcess
 
 Report = Callable[[str], None]
 AGREEMENT = 0.995  # of predicted classes, for a run's stored predictions to stand for a variant's
@@ -113,7 +113,9 @@ class Block:
         }
         waiting = []
         for name, variant in self.variants.items():
-            self.workers[name] = WorkerProcess(self.plan.threads, settings.call_timeout_s)
+            self.workers[name] = WorkerProcess(
+                "bench.worker", self.plan.threads, settings.call_timeout_s
+            )
             waiting.append(name)
             message = {"variant": variant.as_job(), **content}
             self._attempt(name, lambda one, m=message: self.workers[one].send("prepare", **m))

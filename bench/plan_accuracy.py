@@ -13,7 +13,6 @@ from typing import Any
 
 from bench.benchmark import available_cores
 from bench.compose import plain_command
-from bench.driver import WorkerFailed
 from bench.report.text import percent, significant, times
 from bench.training import check_target
 from bench.training_measure import worker_pool
@@ -23,6 +22,7 @@ from finetune.errors import GateError
 from finetune.files import write_json, write_text
 from finetune.provenance import collect_provenance
 from finetune.recipe import FinetuneRecipe
+from finetune.worker_process import WorkerFailed
 
 Report = Callable[[str], None]
 SCHEMA = "kotune.plan-results/1"

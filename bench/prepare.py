@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.driver import WorkerFailed, WorkerProcess
 from bench.variants import Contender, Variant
 from finetune.base import resolve_base
 from finetune.errors import KotuneError
 from finetune.run_folder import Run, open_run, read_rows
+from finetune.worker_process import WorkerFailed, WorkerProcess
 
 Report = Callable[[str], None]
 
@@ -62,7 +62,7 @@ def prepare_variants(
             continue
         target = scratch / f"{len(made)}"
         report(f"preparing {variant.name}")
-        helper = helper or WorkerProcess(threads, timeout_s)
+        helper = helper or WorkerProcess("bench.worker", threads, timeout_s)
         try:
             facts = helper.ask(key[0], run=str(key[1]), target=str(target), seed=seed)
             made[key] = {**facts, "folder": target}

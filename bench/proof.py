@@ -27,7 +27,6 @@ from rich.markup import escape
 from bench.benchmark import available_cores, make_plan
 from bench.block import Plan
 from bench.checkpoint import Checkpoint, Measurement
-from bench.driver import WorkerProcess
 from bench.measure import measure_variants
 from bench.prepare import prepare_variants
 from bench.proof_report import Repetition, cost_table, proof_page, repetition_line, repetition_table
@@ -45,6 +44,7 @@ from bench.timing import TURN
 from bench.variants import Variant, choose_variants, find_contenders
 from finetune.console import errors, run_app, tell
 from finetune.errors import GateError
+from finetune.worker_process import WorkerProcess
 
 SLOWDOWN = 0.05
 FALSE_SHARE = 0.1  # of repetitions that may call the same thing different: 2 of 20
@@ -161,7 +161,7 @@ def measure_once(variants: Sequence[Variant], plan: Plan) -> Repetition:
 
 def harness_cost(variant: Variant, plan: Plan, pairs: int) -> Estimate:
     """Median time of a turn's reviews as measured over that in a bare loop, in one process."""
-    worker = WorkerProcess(plan.threads, plan.settings.call_timeout_s)
+    worker = WorkerProcess("bench.worker", plan.threads, plan.settings.call_timeout_s)
     passes: dict[str, list[tuple[int, int, list[float]]]] = {"latency": [], "bare": []}
     texts = plan.rows.texts_at(plan.rows.latency)
     generator = np.random.default_rng(plan.settings.seed)

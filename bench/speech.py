@@ -21,7 +21,6 @@ from bench.compose import (
     training_curves,
     training_facts,
 )
-from bench.driver import WorkerFailed, WorkerProcess
 from bench.report.speech import write_speech_report
 from bench.report.speech_results import BASE, SCHEMA
 from bench.speech_settings import SpeechBenchSection
@@ -43,6 +42,7 @@ from finetune.provenance import collect_provenance
 from finetune.recipe_files import apply_overrides, check_recipe
 from finetune.run_folder import Run, read_rows
 from finetune.tasks import SPEECH
+from finetune.worker_process import WorkerFailed, WorkerProcess
 
 Report = Callable[[str], None]
 
@@ -204,7 +204,7 @@ class _Bench:
 
     def load(self, one: SpeechVariant) -> None:
         """Start the process and load the model in it."""
-        worker = WorkerProcess(self.threads, self.settings.call_timeout_s, "bench.speech_worker")
+        worker = WorkerProcess("bench.speech_worker", self.threads, self.settings.call_timeout_s)
         self.workers[one.name] = worker
         told = worker.ask(
             "load", variant=one.as_job(), threads=self.threads, file=self.recordings.test[0]

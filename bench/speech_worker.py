@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.timing import peak_memory_bytes, round_sample
-from bench.worker import Message, main
+from bench.worker import main
 from finetune.ctc import CHUNK_S, STRIDE_S, Frames, SpeechSettings
+from finetune.worker_process import Message
 
 WARM_UP_CALLS = 2
 

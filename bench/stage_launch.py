@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bench.driver import package_environment
 from finetune.recipe import FinetuneRecipe
+from finetune.worker_process import package_environment
 
 ACCELERATORS = ("nvidia[0-9]*", "kfd", "dxg", "accel")  # device files; a driver forbids forking
 

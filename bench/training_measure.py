@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.driver import WorkerFailed, WorkerProcess
 from bench.timing import round_orders
 from bench.training_suite import TrainingSuite
 from finetune.recipe import FinetuneRecipe
+from finetune.worker_process import WorkerFailed, WorkerProcess
 
 Report = Callable[[str], None]
 WORKER = "bench.training_worker"
@@ -59,7 +59,7 @@ def worker_pool(suite: Any, threads: int) -> Iterator[Callable[[], WorkerProcess
     started: list[WorkerProcess] = []
 
     def start() -> WorkerProcess:
-        started.append(WorkerProcess(threads, suite.call_timeout_s, WORKER))
+        started.append(WorkerProcess(WORKER, threads, suite.call_timeout_s))
         return started[-1]
 
     try:

@@ -1,4 +1,4 @@
-"""One training in one fresh process, a few steps at a time, driven by ``bench/driver.py``.
+"""One training in one fresh process, a few steps at a time, driven over a pipe.
 
 What runs is the product's own: its data, model, Trainer and data loader, in the main thread as
 ever (malloc serves other threads from arenas of their own). Between visits the Trainer waits in a
@@ -19,7 +19,8 @@ from bench.timing import (
     resident_memory_bytes,
     round_sample,
 )
-from bench.worker import Commands, Message, Pipe, main
+from bench.worker import main
+from finetune.worker_process import Commands, Message, Pipe
 
 
 class TrainingWorker:

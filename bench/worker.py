@@ -1,8 +1,6 @@
-"""One variant in one fresh process, driven over a pipe by ``bench/driver.py``.
+"""One variant in one fresh process, driven over ``finetune.worker_process``'s pipe.
 
-Messages are JSON lines: ``{"do": command, …}`` comes in, ``{"ok": {…}}`` or ``{"error": "…"}``
-goes out. Nothing is imported but what the variant needs. Standard output belongs to the pipe;
-whatever a library prints goes to standard error.
+Nothing is imported but what the variant needs.
 """
 
 from __future__ import annotations
@@ -10,14 +8,12 @@ from __future__ import annotations
 import dataclasses
 import gc
 import itertools
-import json
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -35,10 +31,7 @@ from bench.timing import (
     take_priority,
     warm_up,
 )
-from finetune.processes import end_with_parent
-
-Message = dict[str, Any]
-Commands = dict[str, Callable[[Any, Message], Message]]
+from finetune.worker_process import Commands, Message, serve_commands
 
 
 class Worker:
@@ -229,54 +222,10 @@ COMMANDS: Commands = {
 }
 
 
-class Pipe:
-    """The worker's end: messages in, one answer each out, both JSON lines."""
-
-    def __init__(self, requests: TextIO, answers: TextIO, worker: Any, commands: Commands) -> None:
-        self._requests, self._answers = requests, answers
-        self._worker, self._commands = worker, commands
-
-    def serve(self, until: str | None = None) -> Message | None:
-        """Answer messages until ``quit`` or the end of the pipe; an error is told in one line.
-
-        The command ``until`` is not carried out but returned, for whoever serves in its midst.
-        """
-        for line in self._requests:
-            message = json.loads(line)
-            if message["do"] == until:
-                return message
-            if message["do"] == "quit":
-                break
-            try:
-                answer = {"ok": self._commands[message["do"]](self._worker, message)}
-            except Exception as fault:  # whatever a runtime raises: this variant failed, no other
-                answer = {"error": _one_line(fault)}
-            self._write(answer)
-        return None
-
-    def answer(self, content: Message) -> None:
-        """Answer the command that is being carried out, before its end."""
-        self._write({"ok": content})
-
-    def _write(self, answer: Message) -> None:
-        self._answers.write(json.dumps(answer) + "\n")
-        self._answers.flush()
-
-
 def main(worker: Any, commands: Commands) -> None:
-    """Give standard output to the pipe and serve; the pipe is the worker's ``pipe``."""
-    end_with_parent()
+    """Serve the commands before other programs, where the system allows it."""
     take_priority()
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    with os.fdopen(os.dup(0), "r", encoding="utf-8") as requests:
-        worker.pipe = Pipe(requests, answers, worker, commands)
-        worker.pipe.serve()
-
-
-def _one_line(fault: BaseException) -> str:
-    words = " ".join(str(fault).split())[:300]
-    return f"{type(fault).__name__}: {words}" if words else type(fault).__name__
+    serve_commands(worker, commands)
 
 
 if __name__ == "__main__":

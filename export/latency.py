@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from finetune.errors import ModelError
-from finetune.processes import end_with_parent
+from finetune.worker_process import Message, WorkerFailed, WorkerProcess, serve_commands
 
 BATCH = 8
 WARM_UP_CALLS = 8  # at least, and at least as long as
 WARM_UP_S = 1.0
 LIMIT_S = 60.0  # of one pass: a slow file is told from fewer samples
+ANSWER_WITHIN_S = 3600.0  # opening and warming up; a pass is shorter
 TURN = 50  # texts of one file before the next one's
 REWARM_CALLS = 2  # untimed, at least, and at least as long as
 REWARM_S = 0.5  # after waking; in shorter turns a file of few milliseconds took half as long again
@@ -57,27 +51,22 @@ class Samples:
 class TimedFile:
     """A fresh process with one file opened and warm, that times texts when asked.
 
-    Unasked it is stopped by signal: a runtime's idle threads spin, which would take the cores from
-    the file that is being timed. Raises ModelError where it fails, with the process's last line.
+    Unasked it is asleep. Raises ModelError where it fails, with the process's last line.
     """
 
     def __init__(
         self, folder: Path, precision: str, texts: Sequence[str], *, provider: str = "cpu"
     ) -> None:
         self._precision = precision
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        root = str(Path(__file__).resolve().parent.parent)
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "export.latency"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
+        self._process = WorkerProcess("export.latency", None, ANSWER_WITHIN_S)
         try:
-            self._ask(folder=str(folder), precision=precision, texts=list(texts), provider=provider)
+            self._ask(
+                "open",
+                folder=str(folder),
+                precision=precision,
+                texts=list(texts),
+                provider=provider,
+            )
         except BaseException:
             self.close()
             raise
@@ -90,30 +79,17 @@ class TimedFile:
 
     def time(self, start: int, stop: int) -> dict[str, list[float]]:
         """Milliseconds of the texts from ``start`` to ``stop``, alone and in batches of eight."""
-        return self._ask(start=start, stop=stop)
+        return self._ask("time", start=start, stop=stop)
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
-            with contextlib.suppress(OSError):  # an unsent message of a process that died
-                stream.close()
+        self._process.close()
 
-    def _ask(self, **message: Any) -> Any:
-        handle = psutil.Process(self._process.pid)
-        with contextlib.suppress(OSError, psutil.NoSuchProcess):  # the empty answer says so
-            handle.resume()
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            self._process.wait()
-            self._errors.seek(0)
-            told = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-            raise ModelError(f"{self._precision} could not be measured", received=told[-1:])
-        handle.suspend()
-        return json.loads(answer)
+    def _ask(self, command: str, **content: Any) -> dict[str, Any]:
+        try:
+            return self._process.ask(command, **content)
+        except WorkerFailed as fault:
+            raise ModelError(f"{self._precision} could not be measured", received=fault) from fault
 
 
 def measure_latency(
@@ -148,22 +124,25 @@ def take_turns(
 class _Server:
     """The process's end: one file, warmed up, and the texts."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
+    def open(self, message: Message) -> Message:
+        """Load the file and warm it up."""
         from export.runtime import OnnxClassifier
 
-        self.texts = job["texts"]
+        self.texts = message["texts"]
         self.classifier = OnnxClassifier(
-            job["folder"],
-            job["precision"],
-            provider=job["provider"],
+            message["folder"],
+            message["precision"],
+            provider=message["provider"],
             verify=False,
             allow_failed=True,
         )
         for size in (1, BATCH):
             self._warm_up(self._calls(size), WARM_UP_CALLS, WARM_UP_S)
+        return {}
 
-    def time(self, start: int, stop: int) -> dict[str, list[float]]:
+    def time(self, message: Message) -> Message:
         """Milliseconds of single texts and of batches of eight."""
+        start, stop = message["start"], message["stop"]
         return {
             "batch1_ms": self._time_calls(self._calls(1, start, stop)),
             "batch8_ms": self._time_calls(self._calls(BATCH, start, stop)),
@@ -197,19 +176,5 @@ class _Server:
         return samples
 
 
-def main() -> None:
-    """Open what the first line names, then time what each further line asks for.
-
-    Answers have standard output to themselves; what a library prints goes to standard error.
-    """
-    end_with_parent()
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    server = _Server(json.loads(sys.stdin.readline()))
-    print(json.dumps({}), file=answers, flush=True)
-    for line in sys.stdin:
-        print(json.dumps(server.time(**json.loads(line))), file=answers, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve_commands(_Server(), {"open": _Server.open, "time": _Server.time})

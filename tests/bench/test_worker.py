@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from bench.baselines import fit_tfidf, load_tfidf, save_tfidf
-from bench.driver import WorkerFailed, WorkerProcess, package_environment
 from bench.engines import load_engine
+from finetune.worker_process import WorkerFailed, WorkerProcess, package_environment
 
 TEXTS = [
     "정말 재미있다 최고",
@@ -43,7 +43,7 @@ def job(method: str, runtime: str, precision: str, folder: Path) -> dict[str, An
 
 @contextmanager
 def loaded_worker(variant: dict[str, Any], timeout_s: float = 120) -> Iterator[WorkerProcess]:
-    worker = WorkerProcess(1, timeout_s)
+    worker = WorkerProcess("bench.worker", 1, timeout_s)
     try:
         worker.ask(
             "prepare", variant=variant, threads=1, latency_texts=TEXTS, throughput_texts=TEXTS
@@ -174,8 +174,8 @@ def test_a_worker_has_the_highest_priority_that_may_be_had(make_artifact) -> Non
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_workers_end_with_a_parent_that_was_killed() -> None:
     code = (
-        "import time; from bench.driver import WorkerProcess\n"
-        "worker = WorkerProcess(1, 60); worker.ask('modules')\n"
+        "import time; from finetune.worker_process import WorkerProcess\n"
+        "worker = WorkerProcess('bench.worker', 1, 60); worker.ask('modules')\n"
         "print(worker.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen(

@@ -19,7 +19,8 @@ from finetune.run_folder import open_run, read_rows
 
 @pytest.fixture(scope="module")
 def texts(make_run):
-    return read_rows(open_run(make_run("lora", "roberta")), "validation")["text"].tolist()[:48]
+    run = open_run(make_run("lora", "roberta"))
+    return [text for split in ("validation", "test") for text in read_rows(run, split)["text"]]
 
 
 @pytest.fixture

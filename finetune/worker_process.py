@@ -1,4 +1,9 @@
-"""The parent's end of a worker: start, ask, put to sleep, end. Never imports a runtime."""
+"""A child process that answers over its pipe: the parent's end, and the child's own.
+
+Messages are JSON lines: ``{"do": command, …}`` goes to the child, ``{"ok": {…}}`` or
+``{"error": "…"}`` comes back. The child's standard output belongs to the pipe; whatever a library
+prints goes to standard error.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,16 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 
+from finetune.processes import end_with_parent
+
+Message = dict[str, Any]
+Commands = dict[str, Callable[[Any, Message], Message]]
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -36,7 +46,7 @@ class WorkerProcess:
     cores from the worker that is being measured.
     """
 
-    def __init__(self, threads: int, timeout_s: float, module: str = "bench.worker") -> None:
+    def __init__(self, module: str, threads: int | None, timeout_s: float) -> None:
         self.timeout_s = timeout_s
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         # -P: no file of the working directory shadows a package. A session of its own: Ctrl-C
@@ -140,8 +150,10 @@ class WorkerProcess:
         return f"the process ended with code {code}{last}"
 
 
-def worker_environment(threads: int) -> dict[str, str]:
-    """The package environment with one number of threads for every library."""
+def worker_environment(threads: int | None) -> dict[str, str]:
+    """The package environment, with one number of threads for every library if there is one."""
+    if threads is None:
+        return package_environment()
     return {
         **package_environment(),
         "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
@@ -160,3 +172,52 @@ def package_environment() -> dict[str, str]:
         "PYTHONPATH": root + (os.pathsep + path if path else ""),
         "PYTHONIOENCODING": "utf-8",
     }
+
+
+class Pipe:
+    """The worker's end: messages in, one answer each out, both JSON lines."""
+
+    def __init__(self, requests: TextIO, answers: TextIO, worker: Any, commands: Commands) -> None:
+        self._requests, self._answers = requests, answers
+        self._worker, self._commands = worker, commands
+
+    def serve(self, until: str | None = None) -> Message | None:
+        """Answer messages until ``quit`` or the end of the pipe; an error is told in one line.
+
+        The command ``until`` is not carried out but returned, for whoever serves in its midst.
+        """
+        for line in self._requests:
+            message = json.loads(line)
+            if message["do"] == until:
+                return message
+            if message["do"] == "quit":
+                break
+            try:
+                answer = {"ok": self._commands[message["do"]](self._worker, message)}
+            except Exception as fault:  # whatever a runtime raises: this variant failed, no other
+                answer = {"error": _one_line(fault)}
+            self._write(answer)
+        return None
+
+    def answer(self, content: Message) -> None:
+        """Answer the command that is being carried out, before its end."""
+        self._write({"ok": content})
+
+    def _write(self, answer: Message) -> None:
+        self._answers.write(json.dumps(answer) + "\n")
+        self._answers.flush()
+
+
+def serve_commands(worker: Any, commands: Commands) -> None:
+    """In the child: give standard output to the pipe and serve; it is the worker's ``pipe``."""
+    end_with_parent()
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    with os.fdopen(os.dup(0), "r", encoding="utf-8") as requests:
+        worker.pipe = Pipe(requests, answers, worker, commands)
+        worker.pipe.serve()
+
+
+def _one_line(fault: BaseException) -> str:
+    words = " ".join(str(fault).split())[:300]
+    return f"{type(fault).__name__}: {words}" if words else type(fault).__name__
