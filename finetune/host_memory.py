@@ -41,9 +41,12 @@ def keep_compact(compact: bool) -> None:
             set_option(_M_TRIM_THRESHOLD, _TRIM_BYTES if compact else 2 * _FAST_THRESHOLD_BYTES)
 
 
-def allocator_bytes(activations_bytes: int, *, adapters: bool, precision: str) -> int:
-    """What the process grows by beyond its tensors; of compact memory, ask for small blocks."""
-    wide = adapters and precision == "fp32"
+def allocator_bytes(activations_bytes: int, *, plain_adapters: bool, precision: str) -> int:
+    """What the process grows by beyond its tensors; of compact memory, ask for small blocks.
+
+    ``plain_adapters``: PEFT's own layers, beside matrices that are not packed.
+    """
+    wide = plain_adapters and precision == "fp32"
     share = HOLES_SHARE_FP32_ADAPTERS if wide else HOLES_SHARE
     first_step = FIRST_STEP_FP32_BYTES if precision == "fp32" else FIRST_STEP_BYTES
     return first_step + int(share * activations_bytes)

@@ -118,8 +118,11 @@ def _runtime_bytes(activations_bytes: int, recipe: FinetuneRecipe, shape: StepSh
     """What is needed beside the tensors: CUDA's workspace, or what the CPU's malloc makes of it."""
     if shape.device == "cuda":
         return CUDA_WORKSPACE_BYTES
-    adapters = recipe.adapter.method != "full"
-    return allocator_bytes(activations_bytes, adapters=adapters, precision=shape.precision)
+    packed = wants_packed(recipe, shape.precision, shape.device)
+    plain_adapters = recipe.adapter.method != "full" and not packed
+    return allocator_bytes(
+        activations_bytes, plain_adapters=plain_adapters, precision=shape.precision
+    )
 
 
 def build_meta_model(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -> Any:
