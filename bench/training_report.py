@@ -142,7 +142,8 @@ def _accuracy_lines(content: Row, cases: list[Row]) -> Iterator[str]:
     if not whole:
         return
     yield ""
-    yield f"Trained to the end, {content['epochs']:g} epochs, the same rows in every case:"
+    epochs = f"{content['epochs']:g} epoch" + ("" if content["epochs"] == 1 else "s")
+    yield f"Trained to the end, {epochs}, the same rows in every case:"
     yield ""
     yield from markdown_table(
         ["case", "optimizer steps", "validation accuracy", "test accuracy"],

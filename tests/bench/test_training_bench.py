@@ -82,7 +82,7 @@ def test_ways_are_measured_against_each_other(make_content, tmp_path: Path) -> N
         assert pair["difference"] == pytest.approx((right[0] - right[1]) / rows)
     text = page.read_text()
     assert "| lora-ours | lora-notes |" in text and "share reached" in text
-    assert "Trained to the end, 1 epochs" in text
+    assert "Trained to the end, 1 epoch," in text
     again = make_content(output=str(tmp_path))
     with pytest.raises(FolderError, match="in use"):
         run_training_bench(
