@@ -87,9 +87,9 @@ def wants_packed(recipe: FinetuneRecipe, precision: str, device: str) -> bool:
     """
     return (
         device == "cpu"
-        and recipe.training.base_precision == "auto"
+        and recipe.training.cpu_kernels == "auto"
         and recipe.adapter.method in PACKED_METHODS
-        and precision in ("bf16", "fp32")
+        and (precision == "fp32" or wants_bf16_base(recipe, precision))
         and not wants_compact_memory(recipe)
         and process_count() == 1
         and can_pack()

@@ -54,6 +54,8 @@ def prepare_job(recipe: FinetuneRecipe) -> Job:
 
 def recipe_attention(recipe: FinetuneRecipe, device: str, precision: str) -> str | None:
     """The attention that the recipe trains with; None: the library's choice."""
+    if recipe.training.cpu_kernels == "library":
+        return None
     return attention_for(device, precision, recipe.model.max_length, recipe.model.dropout)
 
 
@@ -72,7 +74,8 @@ def adapt_model(model: torch.nn.Module, recipe: FinetuneRecipe, device: str) -> 
         target_modules=adapter.target_modules,
         gradient_checkpointing=recipe.training.gradient_checkpointing,
     )
-    return quicken_dropout(adapted) if device == "cpu" else adapted
+    quick = device == "cpu" and recipe.training.cpu_kernels == "auto"
+    return quicken_dropout(adapted) if quick else adapted
 
 
 def shape_memory(recipe: FinetuneRecipe, device: str) -> None:

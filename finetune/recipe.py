@@ -94,9 +94,7 @@ class AdapterSection(Section):
         if self.learning_rate_ratio is not None and self.method != "lora+":
             raise ValueError(f"`learning_rate_ratio` belongs to lora+, not to {self.method}")
         if METHODS[self.method].changes_base and self.dropout > 0:
-            raise ValueError(
-                f"`dropout` must be 0 with {self.method}: it would drop parts of the base's weights"
-            )
+            raise ValueError(f"`dropout` must be 0 with {self.method}: it would drop base weights")
         return self
 
     @property
@@ -141,7 +139,8 @@ class TrainingSection(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Precision = "auto"
     device: Device = "auto"
-    base_precision: Literal["auto", "fp32"] = "auto"  # frozen: bf16 as precision is, packed
+    base_precision: Literal["auto", "fp32"] = "auto"  # frozen weights: bf16 where precision is
+    cpu_kernels: Literal["auto", "library"] = "auto"  # attention, dropout, packed frozen weights
     cpu_memory: Literal["auto", "compact", "fast"] = "auto"  # what freed blocks cost: holes or time
     padding: Literal["dynamic", "longest", "max_length"] = "dynamic"
     group_by_length: bool = True

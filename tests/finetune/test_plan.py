@@ -17,11 +17,12 @@ from typer.testing import CliRunner
 from finetune.adapters import attach_adapter
 from finetune.base import resolve_base
 from finetune.base_precision import hold_frozen
+from finetune.cpu_speed import QuickDropout
 from finetune.errors import RecipeError
-from finetune.job import adapt_model
+from finetune.job import adapt_model, recipe_attention
 from finetune.memory import MemoryNeed
 from finetune.models import load_base
-from finetune.packed_lora import can_pack, is_placeholder
+from finetune.packed_lora import PackedLoraLinear, can_pack, is_placeholder
 from finetune.plan_command import parse_bytes
 from finetune.plan_compare import compare_plans, comparison_table
 from finetune.plan_data import Lengths, count_steps, padded_tokens
@@ -197,6 +198,16 @@ def test_frozen_weights_come_back_bit_for_bit(
     originals.give_back(model)
     for name, value in model.named_parameters():
         assert torch.equal(value, before[name]) and value.dtype == before[name].dtype
+
+
+def test_the_libraries_own_kernels_are_left_alone(make_recipe, make_base) -> None:
+    recipe = make_recipe("lora", cpu_kernels="library")
+    assert recipe_attention(recipe, "cpu", "bf16") is None
+    model = load_base(resolve_base(str(make_base("roberta"))), ["a", "b"])
+    adapted = adapt_model(model, recipe, "cpu")
+    hold_frozen(adapted, recipe, "fp32")
+    kinds = {type(module) for module in adapted.modules()}
+    assert PackedLoraLinear not in kinds and QuickDropout not in kinds
 
 
 @pytest.mark.skipif(not can_pack(), reason="this PyTorch packs no weights here")
