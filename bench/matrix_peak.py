@@ -12,10 +12,17 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
-Product = tuple[str, tuple[int, ...], tuple[int, ...], torch.dtype]
-KINDS = {"mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1)}
+Shape = tuple[int, ...]
+Product = tuple[str, Shape, Shape, torch.dtype]
+OPERANDS = {  # operator → what it multiplies: an operand's place, or the place of (out, in)
+    "aten::mm": (0, 1, None),
+    "aten::addmm": (1, 2, None),
+    "aten::addmm_": (1, 2, None),
+    "aten::bmm": (0, 1, None),
+    "mkldnn::_linear_pointwise": (0, None, 1),
+    "bitsandbytes::gemm_4bit": (0, None, 2),
+}
 MINIMUM_SHARE = 0.01  # of all operations; rarer products are left out of the peak
 
 
@@ -30,31 +37,36 @@ class _Products(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         """Note a product, run it."""
-        places = KINDS.get(func.overloadpacket.__name__) if func.namespace == "aten" else None
-        if places is not None:
-            left, right = (args[place] for place in places)
-            self.seen[
-                (
-                    "bmm" if left.dim() == 3 else "mm",
-                    tuple(left.shape),
-                    tuple(right.shape),
-                    left.dtype,
-                )
-            ] += 1
+        product = _product(func, args)
+        if product is not None:
+            self.seen[product] += 1
         return func(*args, **(kwargs or {}))
 
 
+def _product(func: Any, args: tuple) -> Product | None:
+    """What an operator multiplies; None where it is no matrix product."""
+    places = OPERANDS.get(func.overloadpacket._qualified_op_name)
+    if places is None:
+        return None
+    left, right, weight = places
+    one = tuple(args[left].shape)
+    if weight is None:
+        return "bmm" if len(one) == 3 else "mm", one, tuple(args[right].shape), args[left].dtype
+    shape = args[weight]
+    rows, columns = shape.shape if isinstance(shape, torch.Tensor) else shape
+    return "mm", (args[left].numel() // columns, columns), (columns, rows), args[left].dtype
+
+
 def step_flops(trainer: Any, inputs: dict[str, Any]) -> tuple[int, Counter[Product]]:
-    """Operations of one forward and backward pass over ``inputs``, and its products."""
+    """Operations of the products in one forward and backward pass over ``inputs``, and these."""
     products = _Products()
-    counter = FlopCounterMode(display=False)
     model = trainer.model.train()
-    with products, counter:
+    with products:
         with trainer.compute_loss_context_manager():
             loss = model(**inputs).logits.float().sum()
         loss.backward()
     model.zero_grad()
-    return counter.get_total_flops(), products.seen
+    return sum(count * _flops(one) for one, count in products.seen.items()), products.seen
 
 
 def matrix_peak(products: Counter[Product], seconds: float) -> dict[str, Any]:
