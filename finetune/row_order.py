@@ -51,7 +51,9 @@ class EpochOrder(Sampler[int]):
             order = get_length_grouped_indices(
                 self.lengths,
                 self.effective_batch,
-                mega_batch_mult=max(1, min(len(self) // (2 * self.effective_batch), MEGA_BATCHES)),
+                mega_batch_mult=max(
+                    1, min(len(self.lengths) // (2 * self.effective_batch), MEGA_BATCHES)
+                ),
                 generator=generator,
             )
             order = self._shuffle_batches(order, generator)
