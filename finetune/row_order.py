@@ -52,7 +52,7 @@ class EpochOrder(Sampler[int]):
                 self.lengths,
                 self.effective_batch,
                 mega_batch_mult=max(
-                    1, min(len(self.lengths) // (2 * self.effective_batch), MEGA_BATCHES)
+                    1, min(len(self.lengths) // (4 * self.effective_batch), MEGA_BATCHES)
                 ),
                 generator=generator,
             )
