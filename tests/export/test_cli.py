@@ -23,6 +23,7 @@ def kotune(monkeypatch, capsys):
     def run(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
         import kotune
 
+        capsys.readouterr()  # of a run that was trained for this test
         monkeypatch.setattr(sys, "argv", ["kotune", *map(str, arguments)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         with pytest.raises(SystemExit) as ended:
