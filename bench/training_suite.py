@@ -15,11 +15,15 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Variation(Section):
-    """One way of training: what it changes in the recipe, and what it is in words."""
+    """One way of training: what it changes in the recipe, and what it is in words.
+
+    ``learning_rate_factor`` goes with another batch size, whatever the method's learning rate.
+    """
 
     name: Name
     description: str = ""
     set: dict[str, Any] = Field(default_factory=dict)
+    learning_rate_factor: Annotated[float, Field(gt=0)] = 1.0
 
 
 class RecipeSuite(Section):
@@ -87,4 +91,7 @@ def case_recipe(
         *as_overrides(way.set),
         f"name={suite.name}-{way.name}-{method.name}",
     ]
-    return check_recipe(FinetuneRecipe, apply_overrides(read_yaml(path), changes), suite.name)
+    recipe = check_recipe(FinetuneRecipe, apply_overrides(read_yaml(path), changes), suite.name)
+    rate = recipe.training.learning_rate * method.learning_rate_factor * way.learning_rate_factor
+    training = recipe.training.model_copy(update={"learning_rate": rate})
+    return recipe.model_copy(update={"training": training})

@@ -152,6 +152,21 @@ def test_suites_are_checked(make_content, changes: dict[str, Any], told: str) ->
         check_recipe(TrainingSuite, make_content(**changes), "suite")
 
 
+def test_a_way_scales_the_learning_rate_of_every_method(make_content, tmp_path: Path) -> None:
+    methods = [
+        {"name": "full", "set": {"adapter.method": "full", "training.learning_rate": 5e-5}},
+        {"name": "lora", "set": {"adapter.method": "lora", "training.learning_rate": 4e-4}},
+    ]
+    ways = [{"name": "small"}, {"name": "large", "learning_rate_factor": 2.0}]
+    suite = check_recipe(TrainingSuite, make_content(methods=methods, ways=ways), "suite")
+    rates = [
+        case_recipe(suite, way, method, tmp_path).training.learning_rate
+        for way in suite.ways
+        for method in suite.methods
+    ]
+    assert rates == [5e-5, 4e-4, 1e-4, 8e-4]
+
+
 def test_the_suites_that_come_with_it_resolve() -> None:
     suites = [path for name, path in packaged_recipes().items() if name.startswith("bench/")]
     assert len(suites) >= 4
