@@ -6,7 +6,7 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,23 +122,29 @@ def run_whole(
     ``whole_runs_at_once`` share the threads.
     """
     at_once = min(suite.whole_runs_at_once, threads)
-    with ThreadPoolExecutor(at_once) as pool:
-        for ended in [
-            pool.submit(_run_whole, record, suite, threads // at_once, report)
-            for record in records
-            if record.reason is None
-        ]:
-            ended.result()
+    trainings = ThreadPoolExecutor(at_once)
+    with worker_pool(suite, threads // at_once) as start:
+        try:
+            waiting = [
+                trainings.submit(_run_whole, record, start, report)
+                for record in records
+                if record.reason is None
+            ]
+            for one in waiting:
+                one.result()
+        finally:  # after Ctrl-C none begins any more, and the end of the block ends the workers
+            trainings.shutdown(wait=False, cancel_futures=True)
 
 
-def _run_whole(record: TrainingRecord, suite: TrainingSuite, threads: int, report: Report) -> None:
+def _run_whole(record: TrainingRecord, start: Callable[[], WorkerProcess], report: Report) -> None:
+    worker = start()
     with (
+        closing(worker),
         tempfile.TemporaryDirectory(prefix="kotune-training-") as folder,
-        worker_pool(suite, threads) as start,
         _failing(record, report),
     ):
         changed = record.recipe.model_copy(update={"output": f"{folder}/run"})
-        record.whole_run = start().ask("finetune", recipe=changed.model_dump(mode="json"))
+        record.whole_run = worker.ask("finetune", recipe=changed.model_dump(mode="json"))
         right = record.whole_run["right"]["validation"]
         accuracy = right.count("1") / len(right)
         report(f"  {record.name}: whole run, validation accuracy {accuracy:.2%}")

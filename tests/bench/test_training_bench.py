@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bench.plan_accuracy import run_plan_bench
@@ -96,6 +101,24 @@ def test_whole_runs_alone(make_content, tmp_path: Path) -> None:
         run_training_bench(suite, tmp_path, epochs=None, report=REPORT)
     page = run_training_bench(suite, tmp_path, epochs=0.5, report=REPORT).read_text()
     assert "Trained to the end, 0.5 epochs" in page and "samples/s" not in page
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whole_runs_end_with_the_command(
+    make_content, tmp_path: Path, number: signal.Signals
+) -> None:
+    ways = [{"name": name, "set": {"training.max_steps": None}} for name in "abc"]
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(json.dumps(make_content(processes=0, ways=ways)))
+    command = [sys.executable, "-m", "kotune", "bench", "training", str(suite)]
+    with subprocess.Popen([*command, "--epochs", "100000"], stderr=subprocess.DEVNULL) as process:
+        while not (workers := psutil.Process(process.pid).children(recursive=True)):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 128 + number
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
 
 
 def test_a_visit_lasts_its_seconds_and_methods_are_compared_once(
