@@ -106,7 +106,7 @@ def _measure_once(recipe: dict[str, Any], suite: PlanSuite, threads: int) -> dic
         worker_pool(suite, threads) as start,
     ):
         worker = start()
-        worker.ask("prepare", recipe=recipe)
+        worker.ask("prepare", recipe=recipe, timed=False)
         worker.ask("build", scratch=scratch)
         worker.ask("steps", count=suite.steps)
         return worker.ask("memory")

@@ -102,7 +102,8 @@ def _start(
     record: TrainingRecord, worker: WorkerProcess, suite: TrainingSuite, scratch: Path
 ) -> None:
     scratch.mkdir()
-    record.facts |= worker.ask("prepare", recipe=record.recipe.model_dump(mode="json"))
+    recipe = record.recipe.model_dump(mode="json")
+    record.facts |= worker.ask("prepare", recipe=recipe, timed=True)
     record.facts |= worker.ask("build", scratch=str(scratch))
     worker.ask("steps", count=suite.warmup_steps)
 

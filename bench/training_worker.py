@@ -18,9 +18,9 @@ from bench.timing import (
     peak_memory_bytes,
     resident_memory_bytes,
     round_sample,
+    take_priority,
 )
-from bench.worker import main
-from finetune.worker_process import Commands, Message, Pipe
+from finetune.worker_process import Commands, Message, Pipe, serve_commands
 
 
 class TrainingWorker:
@@ -34,7 +34,12 @@ class TrainingWorker:
         self.pipe: Pipe
 
     def prepare(self, message: Message) -> Message:
-        """Import the libraries, read and tokenise the data; no model is built yet."""
+        """Import the libraries, read and tokenise the data; no model is built yet.
+
+        What will be ``timed`` goes before other programs, as far as the system lets it.
+        """
+        if message["timed"]:
+            take_priority()
         from bench.training_job import prepare
 
         self.job = prepare(message["recipe"])
@@ -173,4 +178,4 @@ COMMANDS: Commands = {
 
 
 if __name__ == "__main__":
-    main(TrainingWorker(), COMMANDS)
+    serve_commands(TrainingWorker(), COMMANDS)

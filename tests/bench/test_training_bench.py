@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from bench.plan_accuracy import run_plan_bench
 from bench.training import run_training_bench
+from bench.training_measure import worker_pool
 from bench.training_suite import PlanSuite, TrainingSuite, case_recipe
 from finetune.errors import FolderError, GateError, RecipeError
 from finetune.recipe_files import check_recipe, load_recipe, packaged_recipes
@@ -119,6 +121,17 @@ def test_whole_runs_end_with_the_command(
         assert process.wait(timeout=60) == 128 + number
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive
+
+
+def test_only_what_is_timed_goes_before_other_programs(make_content, tmp_path: Path) -> None:
+    suite = check_recipe(TrainingSuite, make_content(), "suite")
+    recipe = case_recipe(suite, suite.ways[0], suite.methods[0], tmp_path).model_dump(mode="json")
+    with worker_pool(suite, 1) as start:
+        for timed in (False, True):
+            worker = start()
+            worker.ask("prepare", recipe=recipe, timed=timed)
+            nice = psutil.Process(worker.pid).nice()
+            assert nice == os.getpriority(os.PRIO_PROCESS, 0) or (timed and nice < 0)
 
 
 def test_a_visit_lasts_its_seconds_and_methods_are_compared_once(
