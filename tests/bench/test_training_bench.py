@@ -113,12 +113,21 @@ def test_whole_runs_end_with_the_command(
     suite = tmp_path / "suite.yaml"
     suite.write_text(json.dumps(make_content(processes=0, ways=ways)))
     command = [sys.executable, "-m", "kotune", "bench", "training", str(suite)]
-    with subprocess.Popen([*command, "--epochs", "100000"], stderr=subprocess.DEVNULL) as process:
+    process = subprocess.Popen(
+        [*command, "--epochs", "100000"],
+        stderr=subprocess.DEVNULL,
+        # a shell's background ignores Ctrl-C, and what it starts with it
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
+    try:
         while not (workers := psutil.Process(process.pid).children(recursive=True)):
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(number)
         assert process.wait(timeout=60) == 128 + number
+    finally:
+        process.kill()
+        process.wait()
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive
 
