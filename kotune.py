@@ -7,7 +7,7 @@ import typer
 from bench.cli import register as register_bench
 from export.cli import register as register_export
 from finetune.cli import register as register_finetune
-from finetune.console import run_app
+from finetune.core.console import run_app
 
 app = typer.Typer(
     name="kotune",

@@ -1,0 +1,1 @@
+"""From run and artifact folders to a report folder."""

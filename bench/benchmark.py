@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.checkpoint import Checkpoint, Measurement, Progress, checkpoint_for
-from bench.compose import (
+from bench.engines.prepare import Prepared, prepare_variants
+from bench.instruments.timing import REWARM_CALLS, TURN
+from bench.rounds.checkpoint import Checkpoint, Measurement, Progress, checkpoint_for
+from bench.rounds.compose import (
     artifact_ladders,
     commands_of,
     describe_variant,
@@ -18,21 +20,19 @@ from bench.compose import (
     training_facts,
     write_results,
 )
-from bench.measure import Plan, measure_variants
-from bench.prepare import Prepared, prepare_variants
-from bench.rows import TestRows, choose_test_rows, data_facts, stored_predictions
+from bench.rounds.processes import Plan, measure_variants
 from bench.settings import BenchSection
-from bench.timing import REWARM_CALLS, TURN
-from bench.variants import (
+from bench.tasks.text import TestRows, choose_test_rows, data_facts, stored_predictions
+from bench.variants.text import (
     Contender,
     choose_baseline,
     choose_variants,
     find_contenders,
     noise_pair,
 )
-from export.processor import available_cores
-from finetune.errors import FolderError, GateError, RecipeError
-from finetune.provenance import collect_provenance
+from export.runtime.processor import available_cores
+from finetune.core.errors import FolderError, GateError, RecipeError
+from finetune.core.provenance import collect_provenance
 
 Report = Callable[[str], None]
 LOAD_LIMIT = 0.5  # load average per core above which the machine is said to be busy

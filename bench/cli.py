@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.report.command import Where, report_command, tell_selection
-from finetune.console import say
-from finetune.errors import RecipeError
+from finetune.core.console import say
+from finetune.core.errors import RecipeError
 
 if TYPE_CHECKING:
     from bench.settings import BenchSection
-    from bench.suite_recipe import SuiteRecipe
+    from bench.suites.recipe import SuiteRecipe
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value, e.g. bench.rounds=5")]
 Fresh = Annotated[
@@ -25,7 +25,7 @@ Fresh = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add this stage's commands to the front door."""
-    from bench.compare_command import compare_command
+    from bench.comparing.command import compare_command
 
     app.command("run")(run_command)
     app.command("bench")(bench_command)
@@ -73,7 +73,7 @@ def bench_command(
             overrides = [*overrides, f"output={output}"]
         _run_suite(folders[0], overrides, measure_again=True)
         return
-    from bench.speech import is_speech, run_speech_benchmark
+    from bench.tasks.speech import is_speech, run_speech_benchmark
 
     _end_cleanly()
     if is_speech(folders):
@@ -102,7 +102,7 @@ def split_arguments(words: list[str]) -> tuple[list[str], list[str]]:
 def folder_settings(overrides: list[str]) -> BenchSection:
     """The bench section from ``rounds=5`` or ``bench.rounds=5``; raises RecipeError."""
     from bench.settings import BenchSection
-    from finetune.recipe_files import apply_overrides, check_recipe
+    from finetune.recipes.files import apply_overrides, check_recipe
 
     plain = [override.removeprefix("bench.") for override in overrides]
     return check_recipe(BenchSection, apply_overrides({}, plain), "bench")
@@ -110,8 +110,8 @@ def folder_settings(overrides: list[str]) -> BenchSection:
 
 def load_suite(name: str, overrides: list[str]) -> tuple[SuiteRecipe, Path]:
     """A suite and the folder its file stands in; raises RecipeError."""
-    from bench.suite_recipe import SuiteRecipe
-    from finetune.recipe_files import find_recipe, load_recipe, read_yaml
+    from bench.suites.recipe import SuiteRecipe
+    from finetune.recipes.files import find_recipe, load_recipe, read_yaml
 
     try:
         path = find_recipe(name)
@@ -134,8 +134,8 @@ def load_suite(name: str, overrides: list[str]) -> tuple[SuiteRecipe, Path]:
 def _run_suite(
     name: str, overrides: list[str], *, fresh: bool = False, measure_again: bool = False
 ) -> None:
-    from bench.suite import run_suite
-    from finetune.recipe_files import dump_recipe
+    from bench.suites.suite import run_suite
+    from finetune.recipes.files import dump_recipe
 
     _end_cleanly()
     suite, beside = load_suite(name, overrides)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from finetune.recipe import Count, Section, Share
+from finetune.recipes.text import Count, Section, Share
 
 Seconds = Annotated[float, Field(gt=0)]
 UNMEASURED = {"where", "note"}  # change the report, not what is measured
@@ -17,8 +17,8 @@ class BenchSection(Section):
 
     ``processes`` fresh processes per variant, each visited ``rounds`` times in a random order:
     start-up layout varies more between processes than a timer does within one. More are added
-    until every ratio's interval is narrow (``bench/schedule.py``). ``grid``: latency over batch
-    size and length; ``server``: the highest rate that holds a p99 bound.
+    until every ratio's interval is narrow (``bench/rounds/schedule.py``). ``grid``: latency over
+    batch size and length; ``server``: the highest rate that holds a p99 bound.
     """
 
     seed: Annotated[int, Field(ge=0)] = 42

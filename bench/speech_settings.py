@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune.recipe import Count, Section
-from finetune.speech_recipe import Positive
+from finetune.recipes.speech import Positive
+from finetune.recipes.text import Count, Section
 
 
 class SpeechBenchSection(Section):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from export.speech_command import transcribe_command
-from finetune.console import console, say, tell
-from finetune.errors import DataError
+from finetune.core.console import console, say, tell
+from finetune.core.errors import DataError
 
 if TYPE_CHECKING:
     from export.predict import Prediction
@@ -62,7 +62,7 @@ def export_command(
     """Merge a run's adapter, export to ONNX, quantise, check every stage."""
     from rich.markup import escape
 
-    from export.artifact import export_run
+    from export.exporting import export_run
 
     artifact = export_run(
         run,
@@ -121,7 +121,7 @@ def verify_command(folder: Path) -> None:
         run = open_run(folder)
         say(f"run {escape(run.name)}: {len(run.info['files'])} files unchanged")
         return
-    from export.artifact_folder import open_artifact, unlisted_files
+    from export.artifact.folder import open_artifact, unlisted_files
 
     artifact = open_artifact(folder)
     count = len(artifact.manifest["sha256"])
@@ -139,7 +139,7 @@ def push_command(
     yes: Annotated[bool, typer.Option("--yes", help="upload; without it nothing is sent")] = False,
 ) -> None:
     """Upload an artifact to the model hub; without --yes only say what would be sent."""
-    from export.push import plan_push, push_artifact
+    from export.artifact.push import plan_push, push_artifact
 
     plan = plan_push(folder, repo, private=private)
     for line in plan.describe():

@@ -7,7 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from export.candidates import (
+from export.checks.accuracy import Ladder
+from export.checks.stability import measure_stability
+from export.graph.files import external_data_needed, save_graph
+from export.graph.reading import load_graph
+from export.quantization.candidates import (
     FILES,
     HALF,
     QUANTIZED,
@@ -16,14 +20,10 @@ from export.candidates import (
     default_candidate,
     refusal,
 )
-from export.files import external_data_needed, save_graph
-from export.graph import load_graph
-from export.parity import Ladder
-from export.search import Budget, Search
-from export.stability import measure_stability
-from export.workshop import Workshop
-from finetune.errors import RecipeError
-from finetune.recipe import ExportSection
+from export.quantization.search import Budget, Search
+from export.quantization.workshop import Workshop
+from finetune.core.errors import RecipeError
+from finetune.recipes.text import ExportSection
 
 Check = Callable[[str, tuple[str, str, str]], None]
 Made = tuple[Candidate, Path | None, dict[str, Any]]  # None: still to be built

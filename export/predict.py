@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from export.manifest import ArtifactError
-from export.runtime import OnnxClassifier, softmax
-from finetune.errors import FolderError
+from export.runtime.classifier import OnnxClassifier, softmax
+from export.runtime.manifest import ArtifactError
+from finetune.core.errors import FolderError
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _artifact_logits(
 def _run_logits(
     folder: Path, texts: Sequence[str], precision: str | None
 ) -> tuple[Sequence[str], np.ndarray]:
-    from finetune.models import load_tokenizer, load_trained, predict_logits
+    from finetune.models.loading import load_tokenizer, load_trained, predict_logits
     from finetune.run_folder import open_run
 
     if precision is not None:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from finetune.console import tell
-from finetune.errors import DataError
+from finetune.core.console import tell
+from finetune.core.errors import DataError
 
 Words = Annotated[
     list[str],

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from finetune.audio import AudioError, AudioSource, describe_audio
-from finetune.ctc import CHUNK_S, STRIDE_S, Frames, SpeechSettings
-from finetune.errors import DataError, FolderError, ModelError
-from finetune.speech_tables import (
+from finetune.core.errors import DataError, FolderError, ModelError
+from finetune.data.audio import AudioError, AudioSource, describe_audio
+from finetune.data.recording_tables import (
     check_columns,
     is_table,
     read_hub_recordings,
     read_recordings,
 )
-from finetune.transcription import transcribe_sources
+from finetune.tasks.speech.ctc import CHUNK_S, STRIDE_S, Frames, SpeechSettings
+from finetune.tasks.speech.transcription import transcribe_sources
 
 DEFAULT_MODEL = "facebook/wav2vec2-base-960h"
 HUB_SPLITS = ("test", "validation", "train")  # the first one there is
@@ -157,8 +157,8 @@ def _references(given: str, files: int) -> list[str]:
 
 
 def _open_artifact(path: Path, precision: str | None) -> Transcriber:
-    from export.manifest import ArtifactError
-    from export.speech_runtime import OnnxTranscriber
+    from export.runtime.manifest import ArtifactError
+    from export.runtime.transcriber import OnnxTranscriber
 
     try:
         runtime = OnnxTranscriber(path, precision)
@@ -175,17 +175,17 @@ def _open_run(path: Path) -> Transcriber:
         raise FolderError(
             "this run labels texts", received=path, next_step=f'kotune predict {path} "TEXT"'
         )
-    from finetune.speech_model import TorchFrames, load_trained_speech, run_settings
+    from finetune.tasks.speech.model import TorchFrames, load_trained_speech, run_settings
 
     return Transcriber(TorchFrames(load_trained_speech(run)), run_settings(run), str(path))
 
 
 def _open_model(source: str) -> Transcriber:
     """A model folder or hub id; its processor's files are read where they lie."""
-    from finetune.base import resolve_base
+    from finetune.models.source import resolve_base
 
     base = resolve_base(source)
-    from finetune.speech_model import TorchFrames, load_wav2vec2, read_model_settings
+    from finetune.tasks.speech.model import TorchFrames, load_wav2vec2, read_model_settings
 
     model = load_wav2vec2(base)
     if model.kotune_new_modules:
@@ -199,8 +199,8 @@ def _open_model(source: str) -> Transcriber:
 
 def score(references: Sequence[str], transcripts: Sequence[str], case: str) -> str:
     """One line with WER and CER, both sides in the same spelling; raises DataError."""
-    from finetune.speech_data import clean_transcript
-    from finetune.speech_metrics import speech_metrics
+    from finetune.data.recordings import clean_transcript
+    from finetune.metrics.word_errors import speech_metrics
 
     asked = [clean_transcript(text, case) for text in references]
     said = [clean_transcript(text, case) for text in transcripts]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from finetune.cli import finetune_model
-from finetune.console import run_app
+from finetune.core.console import run_app
 
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.console import say, tell
-from finetune.errors import RecipeError
-from finetune.plan_command import plan_recipe
-from finetune.sweep_command import sweep_command
+from finetune.core.console import say, tell
+from finetune.core.errors import RecipeError
+from finetune.planning.command import plan_recipe
+from finetune.studies.command import sweep_command
 
 if TYPE_CHECKING:
-    from finetune.speech_recipe import SpeechRecipe
+    from finetune.recipes.speech import SpeechRecipe
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key.sub=value, e.g. training.learning_rate=1e-4")
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 def list_recipes() -> None:
     """List the recipes that come with kotune."""
-    from finetune.recipe_files import packaged_recipes
+    from finetune.recipes.files import packaged_recipes
 
     for name, path in packaged_recipes().items():
         comments = [
@@ -46,14 +46,14 @@ def list_recipes() -> None:
 
 def show_recipe(recipe: str) -> None:
     """Print a recipe as it is written, comments included."""
-    from finetune.recipe_files import find_recipe
+    from finetune.recipes.files import find_recipe
 
     typer.echo(find_recipe(recipe).read_text(encoding="utf-8"), nl=False)
 
 
 def copy_recipe(recipe: str, file: Path) -> None:
     """Copy a recipe to FILE, to be edited."""
-    from finetune.recipe_files import find_recipe
+    from finetune.recipes.files import find_recipe
 
     source = find_recipe(recipe)
     if file.exists():
@@ -73,11 +73,16 @@ def finetune_model(
     ] = None,
 ) -> None:
     """Fine-tune as RECIPE says: a run folder, or one per seed. Cut off, the command goes on."""
-    from finetune.base import resolve_base
-    from finetune.processes import divide_batch, is_main_process, launch_finetune, process_count
-    from finetune.recipe_files import dump_recipe, find_recipe, load_recipe, read_yaml
-    from finetune.seeds import finetune_seeds, refuse_several_processes
-    from finetune.tasks import SPEECH, recipe_kind
+    from finetune.core.processes import (
+        divide_batch,
+        is_main_process,
+        launch_finetune,
+        process_count,
+    )
+    from finetune.models.source import resolve_base
+    from finetune.recipes.files import dump_recipe, find_recipe, load_recipe, read_yaml
+    from finetune.recipes.kinds import SPEECH, recipe_kind
+    from finetune.studies.seeds import finetune_seeds, refuse_several_processes
 
     kind = recipe_kind(read_yaml(find_recipe(recipe)))
     resolved = load_recipe(kind, recipe, overrides or ())
@@ -107,19 +112,19 @@ def finetune_model(
 
 def list_methods() -> None:
     """List the training methods: the values of adapter.method."""
-    from finetune.methods import METHODS
+    from finetune.recipes.methods import METHODS
 
     for name, method in METHODS.items():
         say(f"[bold]{name:<8}[/] {method.description} ({method.source})")
 
 
 def _finetune_speech(recipe: SpeechRecipe, *, overwrite: bool, launch: int | None) -> None:
-    from finetune.recipe_files import dump_recipe
+    from finetune.recipes.files import dump_recipe
 
     if launch is not None:
         raise RecipeError("speech is trained in one process", received=f"--launch {launch}")
     typer.echo(dump_recipe(recipe))
-    from finetune.speech_training import finetune_speech
+    from finetune.tasks.speech.task import finetune_speech
 
     finetune_speech(recipe, overwrite=overwrite, report=tell)
 
@@ -133,16 +138,16 @@ def pretrain_model(
     ] = None,
 ) -> None:
     """Pretrain an encoder on plain text; interrupted, the same command goes on."""
-    from finetune.recipe import PretrainRecipe
-    from finetune.recipe_files import dump_recipe, load_recipe
+    from finetune.recipes.files import dump_recipe, load_recipe
+    from finetune.recipes.text import PretrainRecipe
 
     resolved = load_recipe(PretrainRecipe, recipe, overrides or ())
-    from finetune.pretrain_files import embed_model, is_pretrained
+    from finetune.tasks.pretraining.folder import embed_model, is_pretrained
 
     target = Path(resolved.folder)
     if overwrite or embed is None or not is_pretrained(target):
         typer.echo(dump_recipe(resolved))
-        from finetune.pretraining import pretrain
+        from finetune.tasks.pretraining.task import pretrain
 
         pretrain(resolved, overwrite=overwrite, report=tell)
     if embed is not None:

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from finetune.base import STAGE_FILES
-from finetune.errors import FolderError
-from finetune.files import read_json, sha256_file, write_json, write_text
-from finetune.recipe import FinetuneRecipe
-from finetune.recipe_files import check_recipe, dump_recipe
-from finetune.speech_recipe import SpeechRecipe
-from finetune.tasks import SPEECH, TEXT, recipe_kind
+from finetune.core.errors import FolderError
+from finetune.core.files import read_json, sha256_file, write_json, write_text
+from finetune.models.source import STAGE_FILES
+from finetune.recipes.files import check_recipe, dump_recipe
+from finetune.recipes.kinds import SPEECH, TEXT, recipe_kind
+from finetune.recipes.speech import SpeechRecipe
+from finetune.recipes.text import FinetuneRecipe
 
 SCHEMA = "kotune.run/1"
 HASHED = ("model", "data", "predictions", "recipe.yaml")

@@ -15,17 +15,10 @@ import torch
 from transformers import TrainerState, set_seed
 
 from finetune import run_folder
-from finetune.adapters import count_parameters
-from finetune.base_precision import hold_frozen
-from finetune.checkpoints import Checkpoint, disk_errors
-from finetune.data_report import report_data
-from finetune.evaluation import predict_splits
-from finetune.files import publish_folder, write_json
-from finetune.job import Job, build_model, prepare_job
-from finetune.ledger import Ledger
-from finetune.method_training import as_stored
-from finetune.precision import bound_primitive_caches, choose_device
-from finetune.processes import (
+from finetune.adapters.attach import count_parameters
+from finetune.adapters.method_training import as_stored
+from finetune.core.files import publish_folder, write_json
+from finetune.core.processes import (
     is_main_process,
     is_sharded,
     join_processes,
@@ -33,13 +26,25 @@ from finetune.processes import (
     process_count,
     wait_for_processes,
 )
-from finetune.provenance import collect_provenance, git_state
-from finetune.recipe import FinetuneRecipe
-from finetune.resumable import BEST, load_weights
-from finetune.train_loop import train_to_end
-from finetune.trained_weights import save_trained
-from finetune.trainer_setup import tokenize_rows, training_history
-from finetune.work_folder import announce_publication, clear_work, finish_publication, open_work
+from finetune.core.provenance import collect_provenance, git_state
+from finetune.data.report import report_data
+from finetune.hardware.frozen_base import hold_frozen
+from finetune.hardware.precision import bound_primitive_caches, choose_device
+from finetune.loop.checkpoints import Checkpoint, disk_errors
+from finetune.loop.drive import train_to_end
+from finetune.loop.ledger import Ledger
+from finetune.loop.resumable import BEST, load_weights
+from finetune.loop.work_folder import (
+    announce_publication,
+    clear_work,
+    finish_publication,
+    open_work,
+)
+from finetune.models.trained_weights import save_trained
+from finetune.recipes.text import FinetuneRecipe
+from finetune.tasks.text.evaluation import predict_splits
+from finetune.tasks.text.job import Job, build_model, prepare_job
+from finetune.tasks.text.trainer import tokenize_rows, training_history
 
 Report = Callable[[str], None]
 

@@ -108,7 +108,7 @@ def make_run(
 
 
 def _train(method: str, base: Path, reviews: Path, folder: Path) -> Path:
-    from finetune.recipe import FinetuneRecipe
+    from finetune.recipes.text import FinetuneRecipe
     from finetune.training import finetune
 
     recipe = FinetuneRecipe.model_validate(
@@ -135,7 +135,7 @@ def make_artifact(
     tmp_path_factory: pytest.TempPathFactory, make_run: Callable[[str, str], Path]
 ) -> Callable[[str, str], Path]:
     """A function: method, architecture → folder of the exported run."""
-    from export.artifact import export_run
+    from export.exporting import export_run
 
     made: dict[tuple[str, str], Path] = {}
 
@@ -198,8 +198,8 @@ def tones_run(tmp_path_factory: pytest.TempPathFactory, tones_data: Path) -> Pat
     """A run whose small wav2vec2 has learnt the tones from scratch."""
     from tones import tones_recipe
 
-    from finetune.speech_recipe import SpeechRecipe
-    from finetune.speech_training import finetune_speech
+    from finetune.recipes.speech import SpeechRecipe
+    from finetune.tasks.speech.task import finetune_speech
 
     output = tmp_path_factory.mktemp("runs") / "tones"
     recipe = SpeechRecipe.model_validate(tones_recipe(tones_data, output))
@@ -209,7 +209,7 @@ def tones_run(tmp_path_factory: pytest.TempPathFactory, tones_data: Path) -> Pat
 @pytest.fixture(scope="session")
 def tones_artifact(tmp_path_factory: pytest.TempPathFactory, tones_run: Path) -> Path:
     """The exported run of the tones."""
-    from export.artifact import export_run
+    from export.exporting import export_run
 
     target = tmp_path_factory.mktemp("artifacts") / "tones"
     return export_run(tones_run, target, overrides=["max_wer_increase=0.1"]).folder

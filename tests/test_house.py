@@ -49,16 +49,16 @@ def test_nothing_pickled_and_no_remote_code(path: Path) -> None:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_rooms_are_small(path: Path) -> None:
-    assert len(path.read_text("utf-8").splitlines()) <= 300
+    assert len(path.read_text("utf-8").splitlines()) <= 400
 
 
 @pytest.mark.parametrize(
     "line",
     [
         "import kotune, sys; kotune.app",
-        "import finetune.recipe, finetune.recipe_files, sys",
+        "import finetune.recipes.text, finetune.recipes.files, sys",
         "import bench.report, bench.report.writing, sys",
-        "import export.runtime, sys",
+        "import export.runtime.classifier, sys",
     ],
 )
 def test_what_must_be_light_imports_no_torch(line: str) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from finetune.console import say, tell
-from finetune.errors import GateError
+from finetune.core.console import say, tell
+from finetune.core.errors import GateError
 
 Where = Annotated[
     str | None,
@@ -21,7 +21,7 @@ def report_command(
     where: Where = None,
 ) -> None:
     """Make the report again from results.json alone; --where names the best variant under it."""
-    from bench.report.speech import is_speech_report, write_speech_report
+    from bench.report.pages.speech import is_speech_report, write_speech_report
     from bench.report.writing import write_report
 
     if is_speech_report(folder):
@@ -34,9 +34,9 @@ def report_command(
 
 def tell_selection(folder: Path, where: str) -> None:
     """Print which variant satisfies the conditions and why others do not; GateError for none."""
-    from bench.report.results import read_results
     from bench.report.selection import select_variant
     from bench.report.summary import summarise
+    from bench.results.records import read_results
 
     found = select_variant(summarise(read_results(folder)), where)
     for sentence in (found.headline, *found.sentences):

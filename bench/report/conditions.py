@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from bench.report import text
 from bench.report.summary import Row
-from bench.statistics import Estimate
-from finetune.errors import RecipeError
+from bench.statistics.latency import Estimate
+from finetune.core.errors import RecipeError
 
 Number = Callable[[Row], float | None]
 OPERATORS: dict[str, Callable[[float, float], bool]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from bench.report import text
-from bench.report.results import Results
+from bench.results.records import Results
 
 DISTURBED_CORES = 0.1  # on average; less is what any system does by itself
 DISTURBED_GPU_PERCENT = 5

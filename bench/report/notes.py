@@ -11,7 +11,7 @@ from typing import Any
 from bench.report import text
 from bench.report.load import load_notes
 from bench.report.summary import Summary, noise_floor
-from bench.statistics import PROCESSES_FROM, half_width
+from bench.statistics.latency import PROCESSES_FROM, half_width
 
 ROUNDS_FROM = 10  # over all processes
 BUSY = 0.5  # load average per core, before the benchmark began

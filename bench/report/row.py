@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.statistics import AccuracyComparison, Estimate, LatencySummary, Samples
+from bench.statistics.latency import AccuracyComparison, Estimate, LatencySummary, Samples
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bench.report import text
 from bench.report.conditions import Check, check_row, parse_conditions
 from bench.report.summary import Row, Summary, noise_floor
-from bench.statistics import median_ratio, ratio_finding
+from bench.statistics.latency import median_ratio, ratio_finding
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median_low
 
-from bench.report.speech_results import BASE, SpeechResults, SpeechVariant
 from bench.report.summary import find_front
-from bench.statistics import (
+from bench.results.speech_records import BASE, SpeechResults, SpeechVariant
+from bench.statistics.latency import (
     Estimate,
     LatencySummary,
     Samples,
@@ -17,7 +17,7 @@ from bench.statistics import (
     median_interval,
     median_ratio,
 )
-from finetune.speech_metrics import WerDifference, speech_metrics, wer_difference
+from finetune.metrics.word_errors import WerDifference, speech_metrics, wer_difference
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from bench.report.results import Results, Variant
 from bench.report.row import Row
-from bench.statistics import (
+from bench.results.records import Results, Variant
+from bench.statistics.latency import (
     Estimate,
     collect_samples,
     compare_accuracy,
@@ -18,7 +18,12 @@ from bench.statistics import (
     median_ratio,
     ratio_finding,
 )
-from finetune.metrics import confusion_matrix, f1_interval, f1_scores, wilson_interval
+from finetune.metrics.classification import (
+    confusion_matrix,
+    f1_interval,
+    f1_scores,
+    wilson_interval,
+)
 
 NOISE_SUFFIX = "-again"
 SPEED_WORDS = {"higher": "faster", "lower": "slower", "tie": "tie"}

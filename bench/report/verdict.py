@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from bench.report import text
 from bench.report.summary import Row, Summary, noise_floor
-from bench.statistics import Estimate, median_ratio, ratio_finding
+from bench.statistics.latency import Estimate, median_ratio, ratio_finding
 
 MARGIN = 0.005
 CAUTION = 0.01

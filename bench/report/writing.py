@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.report.csv_table import render_csv
-from bench.report.html import render_html
-from bench.report.latex import render_latex
-from bench.report.markdown import render_markdown
-from bench.report.plots import FILE_WIDTH, PLOTS, draw, standalone_svg
-from bench.report.results import read_results
+from bench.report.pages.html import render_html
+from bench.report.pages.markdown import render_markdown
+from bench.report.pictures.plots import FILE_WIDTH, PLOTS, draw, standalone_svg
 from bench.report.selection import select_variant
 from bench.report.summary import summarise
+from bench.report.tables.csv_table import render_csv
+from bench.report.tables.latex import render_latex
 from bench.report.verdict import reach_verdict
-from finetune.files import write_text
+from bench.results.records import read_results
+from finetune.core.files import write_text
 
 
 def write_report(folder: Path, *, where: str | None = None) -> Path:

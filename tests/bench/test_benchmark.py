@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 
 from bench import benchmark
-from bench import measure as measure_module
-from bench.block import agreement
-from bench.compose import plain_command
+from bench.rounds import processes as measure_module
+from bench.rounds.block import agreement
+from bench.rounds.compose import plain_command
 from bench.settings import BenchSection
-from finetune.errors import FolderError, GateError
+from finetune.core.errors import FolderError, GateError
 from finetune.run_folder import logits_of, open_run, read_predictions, read_rows
 
 QUICK = {
@@ -214,7 +214,7 @@ def test_grid_and_server_are_measured_on_request(folders: list[Path], tmp_path: 
 def test_where_memory_is_short_workers_take_turns(
     folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.measure.free_memory_bytes", lambda: 1)
+    monkeypatch.setattr("bench.rounds.processes.free_memory_bytes", lambda: 1)
     variants = ["lora-onnx-fp32", "lora-onnx-int8"]
     results = measure(folders[1:], tmp_path / "report", variants=variants)
     assert sorted(results["settings"]["memory_blocks"][0]) == [[name] for name in variants]

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from results_factory import make_results
 from scipy import stats
 
-from bench.checkpoint import Measurement
-from bench.compose import describe_variant
-from bench.prepare import Prepared
-from bench.report.results import Results
-from bench.report.scenario_grids import seed_summaries, seeds_grid
+from bench.engines.prepare import Prepared
 from bench.report.summary import summarise
-from bench.seeds import compare_seeds, mean_interval, summarise_seeds
-from bench.variants import Contender, Variant
-from finetune.recipe import FinetuneRecipe
+from bench.report.tables.scenario_grids import seed_summaries, seeds_grid
+from bench.results.records import Results
+from bench.rounds.checkpoint import Measurement
+from bench.rounds.compose import describe_variant
+from bench.statistics.seeds import compare_seeds, mean_interval, summarise_seeds
+from bench.variants.text import Contender, Variant
+from finetune.recipes.text import FinetuneRecipe
 from finetune.run_folder import Run
 
 # Student 1908, "The probable error of a mean": hours of sleep gained with two drugs
@@ -98,7 +98,7 @@ def test_recipes_that_differ_only_in_seed_and_name_are_one() -> None:
 
 
 def test_one_data_seed_gives_all_seeds_the_same_rows() -> None:
-    from finetune.data import load_corpus
+    from finetune.data.reviews import load_corpus
 
     section = FinetuneRecipe.model_validate({"data": {"source": "sample", "seed": 5}}).data
     one, other = (load_corpus(section, seed) for seed in (1, 2))

@@ -17,10 +17,10 @@ def refuse(host, *rest, **more):
     asked.append(str(host))
     raise OSError("no network in this test")
 socket.getaddrinfo = refuse
-from finetune.recipe import FinetuneRecipe
-from finetune.recipe_files import load_recipe
+from finetune.recipes.text import FinetuneRecipe
+from finetune.recipes.files import load_recipe
 from finetune.training import finetune
-from export.artifact import export_run
+from export.exporting import export_run
 small = ["training.max_steps=2", "data.rows=64", "data.test_size=20", "export.max_accuracy_drop=1",
          "export.max_flipped_above_margin=1", "export.max_unstable_labels=1"]
 run = finetune(load_recipe(FinetuneRecipe, f"finetune/demo-{sys.argv[1]}", small))

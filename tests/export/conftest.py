@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from export.optimize import fuse_graph
-from export.workshop import Workshop, calibration_feeds
+from export.graph.fusion import fuse_graph
+from export.quantization.workshop import Workshop, calibration_feeds
 from finetune.run_folder import open_run
 
 

@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from export.artifact import export_run, export_settings, open_artifact
-from finetune.errors import FolderError, GateError, RecipeError
+from export.exporting import export_run, export_settings, open_artifact
+from finetune.core.errors import FolderError, GateError, RecipeError
 from finetune.run_folder import open_run
 
 LAYOUT = {

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from finetune.models import load_trained
+from finetune.models.loading import load_trained
 from finetune.run_folder import open_run
 
 TEXTS = ["최고 감동 명작 추천 영화", "최악 졸작 실망 별로 영화"]

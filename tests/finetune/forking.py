@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from finetune.console import run_app
+from finetune.core.console import run_app
 
 ROOT = Path(__file__).parent.parent.parent
 

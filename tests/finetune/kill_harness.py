@@ -27,10 +27,10 @@ from forking import fork, fork_pair, wait_for
 from sharded_pair import check_round_trip
 
 import finetune.training  # what the children need is imported before they are forked
-from finetune.checkpoints import last_checkpoint
-from finetune.files import sha256_file
-from finetune.recipe import FinetuneRecipe
-from finetune.work_folder import work_root
+from finetune.core.files import sha256_file
+from finetune.loop.checkpoints import last_checkpoint
+from finetune.loop.work_folder import work_root
+from finetune.recipes.text import FinetuneRecipe
 
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link"}
 KILLS_A_RUN = 4

@@ -9,14 +9,14 @@ from safetensors.torch import save_file
 from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForSequenceClassification
 
-from finetune.processes import join_processes, leave_processes
-from finetune.sharded import (
+from finetune.core.processes import join_processes, leave_processes
+from finetune.loop.sharded import (
     full_optimizer,
     full_weights,
     load_full_optimizer,
     load_full_weights,
 )
-from finetune.state_files import read_state, write_state
+from finetune.loop.state_files import read_state, write_state
 
 
 def check_round_trip(base: Path, folder: Path) -> None:

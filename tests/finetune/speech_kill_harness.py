@@ -19,9 +19,9 @@ from forking import fork, wait_for
 from kill_harness import outcome, watch_files
 from tones import tones_recipe, write_folder
 
-import finetune.speech_training
-from finetune.speech_recipe import SpeechRecipe
-from finetune.work_folder import work_root
+import finetune.tasks.speech.task
+from finetune.loop.work_folder import work_root
+from finetune.recipes.speech import SpeechRecipe
 
 MOMENTS = (0.3, 0.3)  # shares of a whole run's file events, counted anew at each start
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.data import load_corpus
-from finetune.errors import FolderError, ModelError
-from finetune.metrics import classification_metrics
-from finetune.models import load_tokenizer, load_trained, predict_logits
+from finetune.core.errors import FolderError, ModelError
+from finetune.data.reviews import load_corpus
+from finetune.metrics.classification import classification_metrics
+from finetune.models.loading import load_tokenizer, load_trained, predict_logits
 from finetune.run_folder import logits_of, open_run, read_predictions, read_rows
 from finetune.training import finetune
 
@@ -190,7 +190,7 @@ def test_the_seed_decides_the_run(make_run, tmp_path: Path) -> None:
 
 
 def test_the_real_encoder_learns(e5_folder: Path, nsmc_folder: Path, tmp_path: Path) -> None:
-    from finetune.recipe import FinetuneRecipe
+    from finetune.recipes.text import FinetuneRecipe
 
     recipe = FinetuneRecipe.model_validate(
         {

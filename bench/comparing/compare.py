@@ -1,0 +1,273 @@
+"""Two results side by side: what a change of code, recipe or machine did to every variant.
+
+Accuracy is compared on paired rows where both benchmarks used the same ones, else as two
+independent samples. Latency is compared in milliseconds where hardware, threads and reviews are
+the same, else by the speed-up over each benchmark's own baseline, which another machine changes
+less. A difference counts where its interval excludes "none" and it exceeds the noise floor of
+both benchmarks and the tolerance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bench.report.summary import Row, Summary, noise_floor, summarise
+from bench.results.records import Results, Variant
+from bench.statistics.latency import (
+    Estimate,
+    holm_adjust,
+    median_ratio,
+    ratio_finding,
+    ratio_of_ratios,
+)
+from finetune.metrics.classification import CONFIDENCE, paired_difference
+
+SIZE_TOLERANCE = 0.01  # a file that grows by less is no regression
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure of a variant, old and new.
+
+    ``change`` is new minus old for accuracy (a share), new over old for all else; ``basis`` says
+    how it was compared; ``finding`` is "better", "worse" or "tie".
+    """
+
+    figure: str
+    old: float
+    new: float
+    change: Estimate
+    basis: str
+    finding: str
+    p_adjusted: float | None = None
+
+
+@dataclass(frozen=True)
+class VariantChange:
+    """A variant in both results; ``status`` is "compared", "missing", "added" or "failed"."""
+
+    name: str
+    status: str
+    changes: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything ``kotune compare`` says; ``cautions`` tell where old and new differ beside it."""
+
+    old: str
+    new: str
+    noise_floor: float
+    tolerance: float
+    variants: tuple[VariantChange, ...]
+    cautions: tuple[str, ...]
+
+    @property
+    def regressions(self) -> tuple[str, ...]:
+        """What got worse: "NAME: FIGURE", or a variant that is no longer measured."""
+        lost = [f"{one.name}: {one.status}" for one in self.variants if _is_lost(one)]
+        worse = [
+            f"{one.name}: {change.figure}"
+            for one in self.variants
+            for change in one.changes
+            if change.finding == "worse"
+        ]
+        return (*lost, *worse)
+
+
+def compare_results(old: Results, new: Results, *, tolerance: float = 0.0) -> Comparison:
+    """Compare all variants that either has; ``tolerance`` is a relative change that is allowed."""
+    before, after = summarise(old), summarise(new)
+    floor = max(_floor(before), _floor(after))
+    same_rows, same_machine = _same_rows(old, new), _same_machine(old, new)
+    names = [row.name for row in before.rows if not row.is_noise_pair]
+    names += [row.name for row in after.rows if not row.is_noise_pair and row.name not in names]
+    one_by_one = [
+        _compare_variant(name, before, after, max(floor, tolerance), same_rows, same_machine)
+        for name in names
+    ]
+    variants = _adjust(one_by_one)
+    cautions = _cautions(old, new, same_rows, same_machine)
+    return Comparison(old.name, new.name, floor, tolerance, tuple(variants), tuple(cautions))
+
+
+def _is_lost(one: VariantChange) -> bool:
+    return one.status in ("missing", "failed")
+
+
+def _floor(summary: Summary) -> float:
+    return noise_floor(summary.noise_pair.speedup if summary.noise_pair else None)
+
+
+def _same_rows(old: Results, new: Results) -> bool:
+    """Whether row i of one is row i of the other: the same data, drawn with the same seed."""
+    keys = ("seed", "test_rows")
+    return (
+        old.data.fingerprint is not None
+        and old.data.fingerprint == new.data.fingerprint
+        and old.truth == new.truth
+        and all(old.settings.get(key) == new.settings.get(key) for key in keys)
+    )
+
+
+def _same_machine(old: Results, new: Results) -> bool:
+    """Whether milliseconds of one may be held against the other's."""
+    hardware = [one.environment.get("hardware") or {} for one in (old, new)]
+    keys = ("threads", "latency_rows", "seed")
+    return (
+        all(hardware[0].get(key) == hardware[1].get(key) for key in ("cpu", "cores", "gpus"))
+        and old.data.fingerprint == new.data.fingerprint
+        and all(old.settings.get(key) == new.settings.get(key) for key in keys)
+    )
+
+
+def _cautions(old: Results, new: Results, same_rows: bool, same_machine: bool) -> list[str]:
+    told = []
+    if old.truth and new.truth and not same_rows:
+        told.append("The test rows are not the same: accuracies are compared unpaired.")
+    if not same_machine:
+        told.append(
+            "Hardware, threads or timed reviews differ: speed is compared relative to each "
+            "benchmark's own baseline, not in milliseconds."
+        )
+        if old.baseline != new.baseline:
+            told.append("The baselines differ too: speed is not compared.")
+    for name, results in (("old", old), ("new", new)):
+        if results.environment.get("git", None) and results.environment["git"].get("dirty"):
+            told.append(f"The {name} results come from a tree with uncommitted changes.")
+    return told
+
+
+def _compare_variant(
+    name: str, before: Summary, after: Summary, floor: float, same_rows: bool, same_machine: bool
+) -> VariantChange:
+    old, new = (
+        next((row for row in one.rows if row.name == name), None) for one in (before, after)
+    )
+    if old is None or old.failed:
+        return VariantChange(name, "added" if new and not new.failed else "failed before")
+    if new is None or new.failed:
+        return VariantChange(name, "missing" if new is None else "failed")
+    found = [
+        _accuracy(name, before.results, after.results, same_rows),
+        _latency(old, new, before, after, floor, same_machine),
+        _throughput(before.results, after.results, name, floor) if same_machine else None,
+        _plain("size", old, new, lambda row: row.size_bytes, SIZE_TOLERANCE),
+    ]
+    return VariantChange(name, "compared", tuple(change for change in found if change))
+
+
+def _row(summary: Summary, name: str) -> Row | None:
+    return next((row for row in summary.rows if row.name == name), None)
+
+
+def _variant(results: Results, name: str) -> Variant:
+    return next(one for one in results.variants if one.name == name)
+
+
+def _accuracy(name: str, old: Results, new: Results, same_rows: bool) -> Change | None:
+    """New minus old; the finding is set once all p-values are known (``_adjust``)."""
+    right = []
+    for results in (old, new):
+        predicted = _variant(results, name).predicted
+        if not predicted or not results.truth:
+            return None
+        right.append(np.array(predicted) == np.array(results.truth))
+    shares = [float(one.mean()) for one in right]
+    if same_rows:
+        pair = paired_difference(right[1], right[0])
+        change, p, basis = Estimate(pair.difference, *pair.interval), pair.p_value, "same rows"
+    else:
+        change, p = unpaired_difference(right[1], right[0])
+        basis = "different rows"
+    return Change("accuracy", *shares, change, basis, "tie", p)
+
+
+def unpaired_difference(right: np.ndarray, base: np.ndarray) -> tuple[Estimate, float]:
+    """Difference of two independent shares with Newcombe's interval (1998), and its p-value.
+
+    The test is Agresti and Caffo's (2000), statsmodels' default.
+    """
+    from statsmodels.stats.proportion import confint_proportions_2indep, test_proportions_2indep
+
+    counts = int(right.sum()), len(right), int(base.sum()), len(base)
+    low, high = confint_proportions_2indep(*counts, method="newcomb", alpha=1 - CONFIDENCE)
+    p = float(test_proportions_2indep(*counts, method="agresti-caffo").pvalue)
+    difference = counts[0] / counts[1] - counts[2] / counts[3]
+    return Estimate(difference, float(low), float(high)), p
+
+
+def _latency(
+    old: Row, new: Row, before: Summary, after: Summary, floor: float, same_machine: bool
+) -> Change | None:
+    """New p50 over old; on different machines, old speed-up over new."""
+    if old.latency_samples is None or new.latency_samples is None:
+        return None
+    medians = old.latency.p50_ms, new.latency.p50_ms
+    if same_machine:
+        ratio = median_ratio(new.latency_samples, old.latency_samples, together=False)
+        basis = "milliseconds"
+    elif (
+        before.results.baseline == after.results.baseline
+        and old.speedup is not None
+        and new.speedup is not None
+    ):
+        ratio, basis = ratio_of_ratios(old.speedup, new.speedup), "relative to the baseline"
+    else:
+        return None
+    words = {"higher": "worse", "lower": "better", "tie": "tie"}
+    return Change("p50", *medians, ratio, basis, words[ratio_finding(ratio, floor)])
+
+
+def _throughput(old: Results, new: Results, name: str, floor: float) -> Change | None:
+    from bench.statistics.latency import collect_samples
+
+    samples = []
+    for results in (old, new):
+        passes = _variant(results, name).throughput
+        if not passes:
+            return None
+        samples.append(
+            collect_samples((one.process, one.round, [one.rows / one.seconds]) for one in passes)
+        )
+    ratio = median_ratio(samples[1], samples[0], together=False)
+    medians = [float(np.median(one.values)) for one in samples]
+    words = {"higher": "better", "lower": "worse", "tie": "tie"}
+    return Change("throughput", *medians, ratio, "rows/s", words[ratio_finding(ratio, floor)])
+
+
+def _plain(
+    figure: str, old: Row, new: Row, value: Callable[[Row], float | None], tolerance: float
+) -> Change | None:
+    """A figure without noise: smaller is better."""
+    sizes = value(old), value(new)
+    if not sizes[0] or sizes[1] is None:
+        return None
+    ratio = sizes[1] / sizes[0]
+    finding = "worse" if ratio > 1 + tolerance else "better" if ratio < 1 - tolerance else "tie"
+    return Change(figure, *sizes, Estimate(ratio, None, None), "bytes", finding)
+
+
+def _adjust(variants: list[VariantChange]) -> list[VariantChange]:
+    """Holm over the accuracies of all variants, and what each then says."""
+    tested = [c for one in variants for c in one.changes if c.p_adjusted is not None]
+    adjusted = iter(holm_adjust(change.p_adjusted for change in tested).tolist())
+    return [
+        replace(
+            one,
+            changes=tuple(
+                change if change.p_adjusted is None else _judge(change, next(adjusted))
+                for change in one.changes
+            ),
+        )
+        for one in variants
+    ]
+
+
+def _judge(change: Change, p_adjusted: float) -> Change:
+    shown = p_adjusted < 1 - CONFIDENCE
+    finding = ("better" if change.change.value > 0 else "worse") if shown else "tie"
+    return replace(change, p_adjusted=p_adjusted, finding=finding)

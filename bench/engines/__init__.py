@@ -1,0 +1,1 @@
+"""What runs a variant in a process of its own."""

@@ -1,0 +1,1 @@
+"""results.json, read and checked."""

@@ -1,0 +1,1 @@
+"""When something is measured: rounds, blocks, processes, and going on where it stopped."""

@@ -1,0 +1,252 @@
+"""Variants that are alive together: started, loaded, warmed up, visited in rounds, ended."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bench.instruments.disturbance import CpuWatch, gpu_disturbance
+from bench.instruments.meters import open_gpu
+from bench.instruments.timing import round_orders, turns
+from bench.rounds.checkpoint import Checkpoint, Progress
+from bench.rounds.schedule import Schedule
+from bench.settings import BenchSection
+from bench.tasks.text import TestRows
+from bench.variants.text import Variant
+from finetune.core.worker_process import WorkerFailed, WorkerProcess
+
+Report = Callable[[str], None]
+AGREEMENT = 0.995  # of predicted classes, for a run's stored predictions to stand for a variant's
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all workers share. ``stored`` are class ids a run predicted itself, by variant."""
+
+    settings: BenchSection
+    threads: int
+    rows: TestRows
+    sizes: dict[str, int]
+    stored: dict[str, list[int]]
+    checkpoint: Checkpoint
+    report: Report
+    baseline: str
+
+
+@dataclass
+class Pass:
+    """One pass of a variant over the latency reviews, as its turns come in."""
+
+    process: int
+    round: int
+    samples_ms: list[float] = field(default_factory=list)
+    energy_j: Counter[str] = field(default_factory=Counter)
+
+    def add(self, told: dict[str, Any]) -> None:
+        """Take what a worker told of one turn."""
+        self.samples_ms += told["samples_ms"]
+        self.energy_j.update(told.get("energy_j", {}))
+
+    def as_entry(self) -> dict[str, Any]:
+        """An entry of a variant's ``latency`` in results.json."""
+        entry = {"process": self.process, "round": self.round, "samples_ms": self.samples_ms}
+        return {**entry, "energy_j": dict(self.energy_j)} if self.energy_j else entry
+
+
+class Block:
+    """The variants that are alive together, from start to end of their processes."""
+
+    def __init__(
+        self,
+        process: int,
+        index: int,
+        variants: Sequence[Variant],
+        progress: Progress,
+        plan: Plan,
+        schedule: Schedule,
+        where: str,
+        deadline: float,
+    ) -> None:
+        self.process, self.index = process, index
+        self.variants = {variant.name: variant for variant in variants}
+        self.results, self.load, self.plan = progress.variants, progress.load, plan
+        self.schedule, self.where, self.deadline = schedule, where, deadline
+        self.workers: dict[str, WorkerProcess] = {}
+
+    def run(self) -> None:
+        """Start, load, warm up, rounds, memory, accuracy; the processes end whatever happens."""
+        try:
+            self._start()
+            for name in list(self.workers):
+                self._attempt(name, self._load)
+            self._rounds()
+            with self.schedule.outside():
+                for step in (self._memory, self._grid, self._server, self._finish):
+                    for name in list(self.workers):
+                        self._attempt(name, step)
+        finally:
+            for worker in self.workers.values():
+                worker.close()
+
+    def _attempt(self, name: str, action: Callable[[str], None]) -> None:
+        """Do something with one worker; where that fails, the variant has failed."""
+        try:
+            action(name)
+        except WorkerFailed as fault:
+            self.results[name].reason = str(fault)
+            self.workers.pop(name).close()
+            self.plan.report(f"  {name} failed: {fault}")
+
+    def _start(self) -> None:
+        """Start all processes and import their libraries, as many at a time as there are cores."""
+        settings, rows = self.plan.settings, self.plan.rows
+        self.plan.report(f"{self.where}: starting {len(self.variants)} workers")
+        content = {
+            "threads": self.plan.threads,
+            "latency_texts": rows.texts_at(rows.latency),
+            "throughput_texts": rows.texts_at(rows.throughput),
+        }
+        waiting = []
+        for name, variant in self.variants.items():
+            self.workers[name] = WorkerProcess(
+                "bench.engines.worker", self.plan.threads, settings.call_timeout_s
+            )
+            waiting.append(name)
+            message = {"variant": variant.as_job(), **content}
+            self._attempt(name, lambda one, m=message: self.workers[one].send("prepare", **m))
+            if len(waiting) >= self.plan.threads:
+                self._attempt_ready(waiting.pop(0))
+        for name in waiting:
+            self._attempt_ready(name)
+
+    def _attempt_ready(self, name: str) -> None:
+        def ready(one: str) -> None:
+            self.workers[one].receive()
+            self.workers[one].sleep()
+
+        if name in self.workers:
+            self._attempt(name, ready)
+
+    def _load(self, name: str) -> None:
+        """Load and warm up while all others sleep."""
+        worker, result = self.workers[name], self.results[name]
+        loaded = worker.ask("load")
+        result.load_s.append(loaded["load_s"])
+        result.first_call_ms.append(loaded["first_call_ms"])
+        result.facts.update(loaded["facts"])
+        warm = worker.ask("warm_up", limit_s=self.plan.settings.warmup_s)
+        result.warm_up.append(warm)
+        self.plan.report(
+            f"  {name}: loaded in {loaded['load_s']:.2f} s, first review "
+            f"{loaded['first_call_ms']:.1f} ms, warm after {warm['calls']} calls"
+            + ("" if warm["stable"] else " (not yet stable)")
+        )
+
+    def _rounds(self) -> None:
+        """Visit every worker once a round, in a random order, as often as the schedule wants."""
+        seed = (self.plan.settings.seed, self.process, self.index, 1)
+        orders = round_orders(list(self.workers), seed)
+        watch, began, number = CpuWatch(), time.monotonic(), 0
+        idle = gpu_disturbance(open_gpu(self.plan.settings.device), self._pids())
+        while self.schedule.wants_round(number, self.process, self.deadline, self.results):
+            watch.start(self._pids())
+            self._latency(number, orders)
+            if number < self.plan.settings.throughput_rounds and len(self.plan.rows.throughput):
+                self._in_order(next(orders), lambda one, n=number: self._throughput(one, n))
+            where = {"process": self.process, "block": self.index, "round": number}
+            self.load.append({**where, "foreign_cores": watch.stop(), **idle})
+            number += 1
+            elapsed = time.monotonic() - began
+            self.plan.report(f"{self.where}: round {number}, {elapsed:.0f} s")
+
+    def _pids(self) -> list[int]:
+        return [worker.pid for worker in self.workers.values()]
+
+    def _in_order(self, order: list[str], visit: Callable[[str], None]) -> None:
+        for name in order:
+            if name in self.workers:
+                self._attempt(name, visit)
+
+    def _latency(self, number: int, orders: Iterator[list[str]]) -> None:
+        """One pass of every variant over the latency reviews; they take turns, a few at a time."""
+        passes: dict[str, Pass] = {}
+
+        def take_turn(name: str, start: int, stop: int) -> None:
+            told = self.workers[name].ask("latency", start=start, stop=stop)
+            passes.setdefault(name, Pass(self.process, number)).add(told)
+
+        for start, stop in turns(len(self.plan.rows.latency)):
+            self._in_order(next(orders), lambda one, a=start, b=stop: take_turn(one, a, b))
+        for name, one in passes.items():
+            self.results[name].latency.append(one.as_entry())
+
+    def _throughput(self, name: str, number: int) -> None:
+        result, size = self.results[name], self.plan.settings.throughput_batch_size
+        bulk = self.workers[name].ask("throughput", batch_size=size)
+        result.facts["bulk_predicted"] = bulk.pop("predicted")
+        result.throughput.append({"process": self.process, "round": number, **bulk})
+
+    def _memory(self, name: str) -> None:
+        """Peak memory of load, latency and throughput."""
+        peak, result = self.workers[name].ask("memory"), self.results[name]
+        for kind in ("peak_memory_bytes", "peak_vram_bytes", "device_bytes"):
+            if peak[kind] is not None:
+                getattr(result, kind).append(peak[kind])
+
+    def _grid(self, name: str) -> None:
+        """Latency over batch size and length, in the first process."""
+        settings = self.plan.settings
+        if settings.grid and self.process == 0 and not self.variants[name].is_noise_pair:
+            cells = {"batches": settings.grid_batches, "lengths": settings.grid_lengths}
+            self.results[name].grid += self.workers[name].ask("grid", **cells)["cells"]
+            self.plan.report(f"  {name}: grid of batch and length")
+
+    def _server(self, name: str) -> None:
+        """The highest rate of Poisson arrivals that holds the bound, in the first process."""
+        settings = self.plan.settings
+        if not settings.server or self.process or self.variants[name].is_noise_pair:
+            return
+        for max_batch in (1, settings.server_max_batch):
+            found = self.workers[name].ask(
+                "server",
+                max_batch=max_batch,
+                bound_ms=settings.server_p99_ms,
+                queries=settings.server_queries,
+                seed=settings.seed,
+            )
+            self.results[name].server.append(found)
+            kind = f"batches up to {max_batch}" if max_batch > 1 else "no batching"
+            told = f"{found['rate_per_s']:.3g} queries/s within {settings.server_p99_ms:g} ms"
+            self.plan.report(f"  {name}: {told}, {kind}")
+
+    def _finish(self, name: str) -> None:
+        """Once per variant, the accuracy pass; then the process ends."""
+        result = self.results[name]
+        wanted = self.plan.rows.accuracy and not self.variants[name].is_noise_pair
+        if wanted and not result.predicted:
+            self._predict(name)
+        self.workers[name].close()
+
+    def _predict(self, name: str) -> None:
+        """Class ids of all test rows: the run's own where they prove to be this variant's."""
+        result, rows = self.results[name], self.plan.rows
+        stored = self.plan.stored.get(name)
+        bulk = result.facts.get("bulk_predicted")
+        if stored is not None and bulk and agreement(stored, rows.throughput, bulk) >= AGREEMENT:
+            result.predicted, result.predicted_from = stored, "run"
+            return
+        answer = self.workers[name].ask(
+            "predict", texts=rows.texts, batch_size=self.plan.settings.throughput_batch_size
+        )
+        result.predicted, result.predicted_from = answer["predicted"], "worker"
+        self.plan.report(f"  {name}: {len(rows.texts):,} test rows in {answer['seconds']:.1f} s")
+
+
+def agreement(stored: Sequence[int], positions: np.ndarray, predicted: Sequence[int]) -> float:
+    """The share of rows at ``positions`` whose stored class a worker predicts as well."""
+    return float(np.mean(np.asarray(stored)[positions] == np.asarray(predicted)))

@@ -1,0 +1,130 @@
+"""From measurements to ``results.json`` (schema kotune.results/1), which the report is made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.engines.prepare import Prepared
+from bench.rounds.checkpoint import Measurement
+from bench.variants.text import Contender
+from finetune.core.files import write_text
+from finetune.run_folder import Run, read_document
+
+SCHEMA = "kotune.results/1"
+TRAINING_KEYS = (
+    "method",
+    "device",
+    "precision",
+    "threads",
+    "steps",
+    "training_time_s",
+    "step_times_s",
+    "peak_training_memory_bytes",
+    "peak_training_vram_bytes",
+)
+
+
+def describe_variant(prepared: Prepared, measured: Measurement) -> dict[str, Any]:
+    """One entry of ``variants``."""
+    variant = prepared.variant
+    reason = prepared.reason or measured.reason
+    return {
+        "name": variant.name,
+        "method": variant.method,
+        "runtime": variant.runtime,
+        "precision": variant.precision,
+        "device": variant.device,
+        "status": "failed" if reason else "ok",
+        "reason": reason,
+        "run": variant.source.name if variant.source else None,
+        **_recipe_of(variant.source.run if variant.source else None),
+        "description": variant.description,
+        "predicted": measured.predicted,
+        "predicted_from": measured.predicted_from,
+        "latency": measured.latency,
+        "throughput": measured.throughput,
+        "first_call_ms": measured.first_call_ms,
+        "load_s": measured.load_s,
+        "warm_up": measured.warm_up,
+        "peak_memory_bytes": measured.peak_memory_bytes,
+        "peak_vram_bytes": measured.peak_vram_bytes,
+        "device_bytes": measured.device_bytes,
+        "grid": measured.grid,
+        "server": measured.server,
+        "size_bytes": prepared.size_bytes,
+        "adapter_bytes": prepared.adapter_bytes,
+        "parameters": prepared.parameters,
+        "training_time_s": prepared.training_time_s,
+    }
+
+
+def _recipe_of(run: Run | None) -> dict[str, Any]:
+    """The seed, and a hash of the recipe without it: runs that share it differ in the seed."""
+    if run is None:
+        return {"recipe": None, "seed": None}
+    content = run.recipe.model_dump(mode="json", exclude={"seed", "name", "output", "export"})
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return {"recipe": digest[:16], "seed": run.recipe.seed}
+
+
+def training_facts(contenders: Sequence[Contender]) -> dict[str, dict[str, Any]]:
+    """What each run's training cost: steps, seconds of each, peak memory."""
+    return {
+        one.name: {key: one.run.info.get(key) for key in TRAINING_KEYS}
+        for one in contenders
+        if one.run is not None
+    }
+
+
+def training_curves(contenders: Sequence[Contender]) -> dict[str, list[dict[str, Any]]]:
+    """The history of each run, as its metrics.json keeps it."""
+    return {
+        one.name: read_document(one.run, "metrics.json")["history"]
+        for one in contenders
+        if one.run is not None
+    }
+
+
+def artifact_ladders(contenders: Sequence[Contender]) -> dict[str, list[dict[str, Any]]]:
+    """The checks each artifact went through."""
+    return {
+        one.artifact.name: one.artifact.manifest["ladder"]
+        for one in contenders
+        if one.artifact is not None
+    }
+
+
+def commands_of(contenders: Sequence[Contender], own: str) -> list[str]:
+    """The commands that led here, training first, each once and without absolute paths."""
+    told = [read_document(one.run, "provenance.json")["command"] for one in contenders if one.run]
+    told += [one.artifact.manifest["provenance"]["command"] for one in contenders if one.artifact]
+    return list(dict.fromkeys(plain_command(command) for command in [*told, own]))
+
+
+def plain_command(command: str) -> str:
+    """A command line without this machine's absolute paths: relative ones, or the last name."""
+    return shlex.join(_plain_path(word) for word in shlex.split(command))
+
+
+def write_results(folder: Path, content: dict[str, Any]) -> Path:
+    """Write results.json by rename: samples on one line, since nobody reads them."""
+    body = {"schema": SCHEMA, **content}
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    target = folder / "results.json"
+    write_text(target, text + "\n")
+    return target
+
+
+def _plain_path(word: str) -> str:
+    key, equals, value = word.rpartition("=")
+    path = Path(value)
+    if not path.is_absolute():
+        return word
+    here = Path.cwd()
+    plain = str(path.relative_to(here)) if path.is_relative_to(here) else path.name
+    return f"{key}{equals}{plain}"

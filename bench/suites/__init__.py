@@ -1,0 +1,1 @@
+"""Suites: several stages from one file."""

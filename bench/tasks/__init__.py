@@ -1,0 +1,1 @@
+"""Tasks as guests of the one benchmark story."""

@@ -1,0 +1,1 @@
+"""Training speed and memory, and the planner held against them."""

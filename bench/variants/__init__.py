@@ -1,0 +1,1 @@
+"""What is compared: the variants of runs and artifacts."""

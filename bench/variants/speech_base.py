@@ -1,0 +1,105 @@
+"""facebook/wav2vec2-base-960h's exact architecture with random weights, for speed and size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from export.artifact.folder import write_draft
+from export.graph.quiet import quiet_libraries
+from export.precisions import asked_files, keep_files
+from export.quantization.calibration import read_feeds
+from export.quantization.candidates import FILES
+from export.quantization.workshop import Workshop
+from export.runtime.processor import host_instruction_set
+from export.tasks.speech import CONVOLUTIONS, FP32_FILE, HEAD
+from finetune.data.audio import AudioSource
+from finetune.recipes.kinds import SPEECH
+from finetune.tasks.speech.ctc import CHUNK_S, STRIDE_S, read_speech_settings
+
+CHARACTERS = list("ETAONIHSRDLUMWCFGYPBVK'XJQZ")  # with five special tokens: vocabulary 32
+OPSET = 17
+CALIBRATED_S = 5.0  # of each recording: weights drawn at random have no range worth hours
+MANIFEST = {
+    "name": "wav2vec2-base-random",
+    "task": SPEECH,
+    "method": "full",
+    "status": "passed",
+    "labels": [],
+    "max_length": None,
+    "pad_token_id": 0,
+    "chunk_s": CHUNK_S,
+    "stride_s": STRIDE_S,
+}
+
+
+def make_base_model(
+    scratch: Path, precisions: Sequence[str], recordings: Sequence[AudioSource], seed: int = 0
+) -> tuple[Path, Path, dict[str, Any]]:
+    """(model folder, artifact folder, its files): 768 wide, 12 layers, conv_dim 512 x 7.
+
+    Those are the defaults of transformers' Wav2Vec2Config, which describe base-960h.
+    ``precisions`` are keys of an artifact's files, ``recordings`` calibrate them.
+    """
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+
+    from export.graph.speech_onnx import export_speech_onnx
+    from finetune.tasks.speech.model import make_processor
+
+    folder, artifact = scratch / "base-model", scratch / "base-artifact"
+    torch.manual_seed(seed)
+    model = Wav2Vec2ForCTC(Wav2Vec2Config(vocab_size=32, pad_token_id=0)).eval()
+    model.save_pretrained(folder, safe_serialization=True)
+    for place in (folder, artifact):
+        make_processor(CHARACTERS, 16_000, place)
+        Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(place)
+    model.config.save_pretrained(artifact)
+    export_speech_onnx(model, artifact / FP32_FILE, opset=OPSET)
+    manifest = {**MANIFEST, "files": {"fp32": {"path": FP32_FILE}}}
+    _quantize_base(artifact, manifest, precisions, recordings)
+    write_draft(artifact, manifest)
+    return folder, artifact, manifest["files"]
+
+
+def _quantize_base(
+    artifact: Path,
+    manifest: dict[str, Any],
+    precisions: Sequence[str],
+    recordings: Sequence[AudioSource],
+) -> None:
+    """Make the files beside fp32 with the export's own hands; there is nothing to balance."""
+    settings = read_speech_settings(artifact, CALIBRATED_S, 0)
+    names = {key: precision for precision, (key, _) in FILES.items()}
+    workshop = Workshop(
+        folder=artifact,
+        manifest=manifest,
+        head_modules=HEAD,
+        plain=artifact / FP32_FILE,
+        make_feeds=partial(read_feeds, recordings, settings, ["input_values"]),
+        smooth_alpha=0,
+        device="cpu",
+        float_types=CONVOLUTIONS,
+    )
+    wanted = [names[key] for key in precisions if key in names]
+    made = asked_files(workshop, wanted, "minmax")
+    keep_files(workshop, made, lambda precision, step: None, "onnx-fp32")
+
+
+def quantize_convolutions(source: Path, target: Path) -> None:
+    """Dynamic int8 on MatMul and Conv, as ONNX Runtime's documentation suggests; the head too."""
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization import quantize_dynamic as ort_quantize_dynamic
+
+    with quiet_libraries(""):  # it asks for a pre-processing that changes nothing here
+        ort_quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul", "Conv"],
+            per_channel=False,  # ConvInteger takes one scale
+            reduce_range=host_instruction_set().reduce_range,
+            weight_type=QuantType.QUInt8,
+            extra_options={"DefaultTensorType": 1},
+        )

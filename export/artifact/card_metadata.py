@@ -1,0 +1,132 @@
+"""The Hub metadata of an artifact's card, made and read back by huggingface_hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from finetune.core.errors import FolderError
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
+TASK = "text-classification"
+HUB_NSMC = "e9t/nsmc"  # the corpus' id as a hub dataset
+UNKNOWN_LICENSE = "unknown"  # the hub's own word for it
+REQUIRED = ("license", "language", "pipeline_tag", "library_name", "tags", "eval_results")
+
+
+def card_metadata(manifest: dict[str, Any]) -> ModelCardData:
+    """Language, license, base model, tags and the measured accuracy and F1 (model-index)."""
+    from huggingface_hub import ModelCardData
+
+    base = hub_base(manifest["base"])
+    relation = {"base_model": base, "base_model_relation": "finetune"} if base else {}
+    dataset = _dataset(manifest)[0]
+    return ModelCardData(
+        model_name=manifest["name"],
+        language=manifest["settings"].get("language", "ko"),
+        license=manifest.get("license") or UNKNOWN_LICENSE,
+        library_name="transformers.js",  # whose layout this is; Optimum opens it too
+        pipeline_tag=TASK,
+        tags=["onnx", "onnxruntime", "optimum", "kotune", manifest["method"]],
+        datasets=[dataset] if "/" in dataset else None,
+        metrics=["accuracy", "f1"],
+        eval_results=list(_results(manifest)),
+        **relation,
+    )
+
+
+def hub_base(base: dict[str, Any]) -> str | None:
+    """The base model's hub id; None for a local folder, whose path is nobody's business."""
+    return base["source"] if base.get("revision") is not None else None
+
+
+def base_name(base: dict[str, Any]) -> str:
+    """What to call the base model in a sentence: its hub id or its folder's name."""
+    return hub_base(base) or PurePath(base["source"]).name
+
+
+def step_of(manifest: dict[str, Any], precision: str) -> dict[str, Any] | None:
+    """The ladder's step that measured a file; None where there is none."""
+    names = (f"onnx-{precision}", precision)  # openvino's steps go without the prefix
+    return next((step for step in manifest["ladder"] if step["name"] in names), None)
+
+
+def check_card(path: Path) -> ModelCardData:
+    """Read a card as the hub's library does; raises FolderError saying what is wrong with it."""
+    import yaml
+    from huggingface_hub import ModelCard
+
+    try:
+        data = ModelCard.load(path).data
+    except (OSError, ValueError, yaml.YAMLError) as fault:
+        raise FolderError(
+            "the model card's metadata cannot be read", received=f"{path}: {fault}"
+        ) from fault
+    missing = [key for key in REQUIRED if not getattr(data, key, None)]
+    if missing:
+        raise FolderError(
+            "the model card's metadata is not complete",
+            received=path,
+            allowed=f"a card with {', '.join(missing)}",
+            next_step="export the run again",
+        )
+    return data
+
+
+def _results(manifest: dict[str, Any]) -> Iterator[EvalResult]:
+    """Every exported file on the ladder's validation rows; the trained model on its test rows."""
+    fingerprint = manifest.get("data", {}).get("fingerprint")
+    for precision in manifest["files"]:
+        step = step_of(manifest, precision)
+        if step is not None and step.get("accuracy") is not None:
+            what = f"{_in_words(precision)}, {step['rows']:,} rows"
+            yield from _pair(manifest, "validation", what, step, fingerprint)
+    tested = manifest.get("metrics", {}).get("test")
+    if tested:
+        what = f"as trained, in PyTorch, {tested['rows']:,} rows"
+        yield from _pair(manifest, "test", what, tested, fingerprint)
+
+
+def _pair(
+    manifest: dict[str, Any],
+    split: str,
+    what: str,
+    figures: dict[str, Any],
+    fingerprint: str | None,
+) -> Iterator[EvalResult]:
+    from huggingface_hub import EvalResult
+
+    identifier, name = _dataset(manifest)
+    for metric, key, title in (("accuracy", "accuracy", "Accuracy"), ("f1", "f1_macro", "F1")):
+        yield EvalResult(
+            task_type=TASK,
+            task_name="Text classification",
+            dataset_type=identifier,
+            dataset_name=name,
+            dataset_split=split,
+            dataset_revision=fingerprint,
+            metric_type=metric,
+            metric_name=f"{title} ({'macro, ' if metric == 'f1' else ''}{what})",
+            metric_value=round(figures[key], 6),
+        )
+
+
+def _in_words(precision: str) -> str:
+    if precision.startswith("openvino-"):
+        return f"OpenVINO {precision.removeprefix('openvino-')}"
+    return f"ONNX {precision}"
+
+
+def _dataset(manifest: dict[str, Any]) -> tuple[str, str]:
+    """(hub id, or a plain word for data of one's own; a name for the reader)."""
+    origin = manifest.get("data", {}).get("origin", "the run's data")
+    if origin.startswith("NSMC"):
+        return HUB_NSMC, origin
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", origin) and not origin.startswith("."):
+        return origin, origin
+    name = PurePath(origin).name.strip("${}")
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "private", name

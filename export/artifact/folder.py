@@ -1,0 +1,133 @@
+"""The artifact folder on disk: manifest, hashes, publishing, verifying."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.runtime.manifest import SCHEMA, ArtifactError, read_manifest, verify_files
+from finetune.core.errors import FolderError
+from finetune.core.files import publish_folder, read_json, sha256_file, write_json
+
+MANIFEST = "manifest.json"
+SCRATCH = ".work"  # inside a folder under construction; never published
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A published artifact; ``manifest`` is the whole of manifest.json."""
+
+    folder: Path
+    name: str
+    method: str
+    status: str
+    labels: tuple[str, ...]
+    max_length: int
+    precisions: tuple[str, ...]
+    manifest: dict[str, Any]
+
+    def path(self, precision: str) -> Path:
+        """The model file of a precision; raises FolderError where there is none."""
+        if precision not in self.precisions:
+            raise FolderError(
+                f"the artifact has no {precision} model",
+                received=self.folder,
+                allowed=", ".join(self.precisions),
+            )
+        return self.folder / self.manifest["files"][precision]["path"]
+
+
+def open_artifact(folder: Path | str, *, verify: bool = True) -> Artifact:
+    """Read an artifact folder; ``verify`` compares every file's SHA-256. Raises FolderError."""
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        raise FolderError(
+            "not an artifact folder: it has no manifest.json"
+            if folder.is_dir()
+            else "the artifact folder does not exist",
+            received=folder,
+            next_step="kotune export RUN makes one",
+        )
+    try:
+        manifest = read_manifest(folder)
+        if verify:
+            verify_files(folder, manifest)
+    except ArtifactError as fault:
+        raise FolderError(str(fault), next_step="export the run again") from fault
+    return Artifact(
+        folder=folder,
+        name=manifest["name"],
+        method=manifest["method"],
+        status=manifest["status"],
+        labels=tuple(manifest["labels"]),
+        max_length=manifest["max_length"],
+        precisions=tuple(manifest["files"]),
+        manifest=manifest,
+    )
+
+
+def unlisted_files(artifact: Artifact) -> list[str]:
+    """Files that lie in the folder and are none of the manifest's: nobody vouches for them."""
+    listed = {MANIFEST, *artifact.manifest["sha256"]}
+    found = (path for path in artifact.folder.rglob("*") if path.is_file())
+    names = (path.relative_to(artifact.folder) for path in found)
+    return sorted(name.as_posix() for name in names if name.as_posix() not in listed)
+
+
+def write_draft(folder: Path, content: dict[str, Any]) -> None:
+    """Write manifest.json without hashes, for the runtime to run a folder under construction."""
+    write_json(folder / MANIFEST, SCHEMA, {**content, "sha256": {}})
+
+
+def write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    """Write manifest.json with the SHA-256 of every other file of the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = {
+        path.relative_to(folder).as_posix(): sha256_file(path)
+        for path in files
+        if path.name != MANIFEST and SCRATCH not in path.relative_to(folder).parts
+    }
+    write_json(folder / MANIFEST, SCHEMA, {**content, "sha256": hashes})
+
+
+def check_target(target: Path) -> None:
+    """Refuse to replace anything but an artifact or an empty folder; raises FolderError."""
+    if not target.exists():
+        return
+    if target.is_dir() and ((target / MANIFEST).is_file() or not any(target.iterdir())):
+        if (target / MANIFEST).is_file():
+            read_json(target / MANIFEST, SCHEMA)
+        return
+    raise FolderError(
+        "the output is in use by something that is not an artifact",
+        received=target,
+        next_step="--output with another folder",
+    )
+
+
+def failed_target(target: Path) -> Path:
+    """Where a failed export is kept, so that an earlier good artifact stays in place."""
+    return target.with_name(target.name + ".failed")
+
+
+@contextmanager
+def building_folder(target: Path) -> Iterator[Path]:
+    """A hidden folder on the file system of ``target``, removed when the block ends."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.build.") as folder:
+        (Path(folder) / SCRATCH).mkdir()
+        yield Path(folder)
+
+
+def publish_artifact(built: Path, target: Path) -> None:
+    """Give a finished folder its name by one rename; what stood there is replaced."""
+    shutil.rmtree(built / SCRATCH, ignore_errors=True)
+    with publish_folder(target) as folder:
+        for entry in built.iterdir():
+            os.replace(entry, folder / entry.name)

@@ -1,0 +1,1 @@
+"""What an exported file must pass: accuracy, word errors, stability; its latency."""

@@ -1,0 +1,108 @@
+"""Whether a row's answer depends on its company: alone, in batches, padded.
+
+Dynamic quantisation scales activations by the largest value of the whole batch, padding
+included (onnxruntime#8625, #10111); static files answer alike however a row is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.graph.feeds import encode_texts, make_feed
+
+BATCHES = (8, 32)
+WIDTHS = (64, 128)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How rows are run: in this order, so many at a time, padded to this width at least."""
+
+    name: str
+    order: Sequence[int]
+    batch: int = 1
+    width: int | None = None
+
+
+def measure_stability(
+    folder: Path, path: Path, manifest: dict[str, Any], texts: Sequence[str], *, seed: int
+) -> dict[str, Any]:
+    """Labels and logits of ``texts`` run in several ways, against each row alone and unpadded.
+
+    ``unstable_labels`` rows got another label in any way; ``ways`` holds flips and the largest
+    logit difference of each.
+    """
+    session = open_file(path)
+    inputs = [node.name for node in session.get_inputs()]
+    rows = encode_texts(folder, texts, manifest["max_length"])
+    ways = plan_ways([len(row) for row in rows], manifest["max_length"], seed)
+    answers = {
+        way.name: _run(session, rows, inputs, manifest["pad_token_id"], way)
+        for way in [Way("alone", range(len(rows))), *ways]
+    }
+    alone = answers.pop("alone")
+    labels = alone.argmax(axis=1)
+    flips = {name: logits.argmax(axis=1) != labels for name, logits in answers.items()}
+    return {
+        "rows": len(rows),
+        "unstable_labels": int(np.any(list(flips.values()), axis=0).sum()),
+        "largest_logit_difference": max(_largest(one, alone) for one in answers.values()),
+        "ways": {
+            name: {
+                "flipped": int(flips[name].sum()),
+                "largest_logit_difference": _largest(logits, alone),
+            }
+            for name, logits in answers.items()
+        },
+    }
+
+
+def plan_ways(lengths: Sequence[int], max_length: int, seed: int) -> list[Way]:
+    """Batches of 8 and 32, sorted by length and shuffled; single rows padded to 64 and 128."""
+    ordered = np.argsort(lengths, kind="stable").tolist()
+    shuffled = np.random.default_rng(seed).permutation(len(lengths)).tolist()
+    ways = []
+    for batch in BATCHES:
+        ways += [Way(f"batch-{batch}-sorted", ordered, batch)]
+        ways += [Way(f"batch-{batch}-shuffled", shuffled, batch)]
+    widths = sorted({min(width, max_length) for width in WIDTHS})
+    return [*ways, *(Way(f"padded-{width}", ordered, 1, width) for width in widths)]
+
+
+def open_file(path: Path) -> Any:
+    """A CPU session on an ONNX file, or the like on an OpenVINO one."""
+    from export.runtime.classifier import available_cores
+
+    if path.suffix == ".xml":
+        from export.runtime.openvino_session import OpenVinoSession
+
+        return OpenVinoSession(path, available_cores())
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = available_cores()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _run(
+    session: Any, rows: list[list[int]], inputs: list[str], pad_id: int, way: Way
+) -> np.ndarray:
+    result: np.ndarray | None = None
+    for start in range(0, len(rows), way.batch):
+        chosen = list(way.order[start : start + way.batch])
+        feed = make_feed([rows[row] for row in chosen], inputs, pad_id, way.width)
+        logits = session.run(["logits"], feed)[0]
+        if result is None:
+            result = np.empty((len(rows), logits.shape[1]), dtype=np.float32)
+        result[chosen] = logits
+    return result
+
+
+def _largest(logits: np.ndarray, alone: np.ndarray) -> float:
+    return float(np.abs(logits - alone).max())

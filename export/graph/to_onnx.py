@@ -1,0 +1,82 @@
+"""A merged PyTorch classifier as one fp32 ONNX graph of plain operators, through Optimum."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from export.graph.quiet import quiet_libraries
+from finetune.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TASK = "text-classification"
+REQUIRED_INPUTS = {"input_ids", "attention_mask"}
+KNOWN_INPUTS = REQUIRED_INPUTS | {"token_type_ids"}
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """An exported file and what a client must know of it."""
+
+    path: Path
+    opset: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def export_onnx(model: PreTrainedModel, path: Path, *, opset: int) -> OnnxGraph:
+    """Write ``model`` to ``path`` with dynamic batch and sequence axes, then check the file.
+
+    Over 2 GB the weights go to ``<name>_data`` beside it, which is protobuf's limit and
+    Optimum's convention. Optimum's own validation is left out: it compares random token ids;
+    the ladder (export/checks/accuracy.py) compares real rows. Raises ModelError where Optimum
+    does not know the architecture or the graph is not the expected one.
+    """
+    from optimum.exporters.onnx import export
+    from optimum.exporters.tasks import TasksManager
+
+    kind = model.config.model_type
+    try:
+        constructor = TasksManager.get_exporter_config_constructor(
+            exporter="onnx", model=model, task=TASK, library_name="transformers"
+        )
+    except (KeyError, ValueError) as fault:
+        raise ModelError(
+            "this architecture has no ONNX export for classification in Optimum",
+            received=kind,
+            allowed="an encoder such as bert, roberta, electra, xlm-roberta",
+        ) from fault
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with quiet_libraries("optimum.exporters.onnx.convert"):  # constants in a trace, opset hints
+        export(model, constructor(model.config), path, opset=opset)
+    return check_onnx(path)
+
+
+def check_onnx(
+    path: Path,
+    required: Set[str] = REQUIRED_INPUTS,
+    known: Set[str] = KNOWN_INPUTS,
+) -> OnnxGraph:
+    """Run onnx.checker and verify the graph's names and axes; raises ModelError."""
+    import onnx
+
+    onnx.checker.check_model(str(path))
+    model = onnx.load(str(path), load_external_data=False)
+    inputs = {node.name: node for node in model.graph.input}
+    outputs = tuple(node.name for node in model.graph.output)
+    if not required <= inputs.keys() <= known or outputs != ("logits",):
+        raise ModelError(
+            f"{path.name} has unexpected inputs or outputs",
+            received=f"{', '.join(inputs)} → {', '.join(outputs)}",
+            allowed=f"{', '.join(sorted(known))} → logits",
+        )
+    for name, node in inputs.items():
+        axes = [dimension.dim_param for dimension in node.type.tensor_type.shape.dim]
+        if len(axes) != 2 or not all(axes):
+            raise ModelError(f"{path.name}: input {name} is not dynamic in batch and length")
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return OnnxGraph(path, opset, tuple(inputs), outputs)

@@ -1,0 +1,1 @@
+"""Files in other precisions: candidates, search, and one module a way of quantising."""

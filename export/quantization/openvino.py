@@ -1,0 +1,106 @@
+"""OpenVINO's own files: fp32 and bf16 as they are, int8 calibrated by NNCF.
+
+An extra: pip install "kotune[openvino]". OpenVINO's tools report their use to their maker
+unless they find no ``openvino_telemetry``; here they find none.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from export.graph.feeds import Feed
+from export.graph.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    import openvino
+
+PACKAGES = ("openvino", "nncf")
+
+
+def openvino_refusal(precision: str) -> str | None:
+    """Why a precision (openvino-fp32 | -bf16 | -int8) cannot be made here; None where it can."""
+    from finetune.core.provenance import cpu_has_bf16
+
+    wanted = PACKAGES if precision == "openvino-int8" else PACKAGES[:1]
+    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
+    if missing:
+        return f'{" and ".join(missing)} not installed: pip install "kotune[openvino]"'
+    if precision == "openvino-bf16" and not cpu_has_bf16():
+        return "this CPU has no bf16 products (avx512_bf16, amx_bf16); they would run slower here"
+    return None
+
+
+def convert_to_openvino(source: Path, target: Path, *, precision: str) -> int:
+    """Write an ONNX file as IR (``target`` .xml and .bin); ``precision`` fp32 or bf16.
+
+    bf16 weights are stored in fp16, as OpenVINO keeps half precision. Returns the products.
+    """
+    model = _read(source)
+    model.set_rt_info({"fp32": "f32", "bf16": "bf16"}[precision], ["kotune", "inference_precision"])
+    _save(model, target, half=precision == "bf16")
+    return sum(node.get_type_name() == "MatMul" for node in model.get_ops())
+
+
+def quantize_openvino(
+    source: Path,
+    target: Path,
+    feeds: Sequence[Feed],
+    *,
+    head_modules: tuple[str, ...],
+    keep_float: Sequence[str] = (),
+    float_types: Sequence[str] = (),
+) -> int:
+    """Write an ONNX file as int8 IR to ``target``; how many weights are int8.
+
+    NNCF's post-training quantisation with its transformer model type: mixed preset, SmoothQuant.
+    The head, BERT's pooler, the products named in ``keep_float`` and operators of ``float_types``
+    stay float.
+    """
+    _without_telemetry()
+    import nncf
+
+    float_modules = [*head_modules, r"\w+/pooler"]
+    with quiet_libraries("nncf"), redirect_stdout(io.StringIO()):  # it draws progress bars
+        model = nncf.quantize(
+            _read(source),
+            nncf.Dataset(list(feeds)),
+            preset=nncf.QuantizationPreset.MIXED,
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(feeds),
+            ignored_scope=nncf.IgnoredScope(
+                names=list(keep_float),
+                types=list(float_types),
+                patterns=[f"^/{name}/.*" for name in float_modules],
+                validate=False,
+            ),
+        )
+    _save(model, target, half=False)
+    return sum(
+        node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "i8"
+        for node in model.get_ops()
+    )
+
+
+def _read(source: Path) -> openvino.Model:
+    _without_telemetry()
+    import openvino
+
+    return openvino.Core().read_model(str(source))
+
+
+def _save(model: openvino.Model, target: Path, *, half: bool) -> None:
+    import openvino
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    openvino.save_model(model, str(target), compress_to_fp16=half)
+
+
+def _without_telemetry() -> None:
+    """Importing ``openvino_telemetry`` fails from now on, which its users are prepared for."""
+    sys.modules["openvino_telemetry"] = None

@@ -1,0 +1,117 @@
+"""What the makers of quantised files share: graphs, calibration batches, running a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export.artifact.folder import SCRATCH, write_draft
+from export.checks.rows import draw_calibration
+from export.graph.feeds import Feed, encode_texts, unpadded_feeds
+from export.graph.reading import load_graph
+from export.quantization.dynamic import InstructionSet, host_instruction_set
+
+if TYPE_CHECKING:
+    from finetune.run_folder import Run
+
+TRIAL = "trial"  # the manifest's key of a file that is only being tried
+
+
+@dataclass
+class Workshop:
+    """The folder under construction; ``fused`` is None where the patterns did not match."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    head_modules: tuple[str, ...]
+    plain: Path
+    make_feeds: Callable[[], list[Feed]]
+    smooth_alpha: float
+    device: str
+    float_types: tuple[str, ...] = ()  # OpenVINO's operators that NNCF leaves alone
+    fused: Path | None = None
+    heads: int = 0  # of the fused graph
+    hidden_size: int = 0
+    int8_embeddings: bool = False
+
+    @cached_property
+    def instruction_set(self) -> InstructionSet:
+        """The int8 instruction set the files are made for: this machine's."""
+        return host_instruction_set()
+
+    @cached_property
+    def feeds(self) -> list[Feed]:
+        """Calibration batches of training rows, none padded."""
+        return self.make_feeds()
+
+    @property
+    def balances(self) -> bool:
+        """Whether SmoothQuant is wanted and finds normalisations: one operator since opset 17."""
+        from export.quantization.smooth import find_norms
+
+        if not self.smooth_alpha:
+            return False
+        return bool(find_norms(load_graph(self.plain, weights=False).graph, self.head_modules))
+
+    @cached_property
+    def balanced(self) -> Path:
+        """The plain graph after SmoothQuant."""
+        from export.quantization.smooth import smooth_graph
+
+        target = self.scratch("balanced") / "model.onnx"
+        smooth_graph(
+            self.plain, target, self.feeds, head_modules=self.head_modules, alpha=self.smooth_alpha
+        )
+        return target
+
+    @cached_property
+    def fused_int8_embeddings(self) -> tuple[Path, int]:
+        """The fused graph with int8 tables and their number: fusion would hide BERT's tables."""
+        from export.graph.embeddings import quantize_embeddings
+        from export.graph.fusion import fuse_graph
+
+        folder = self.scratch("embeddings")
+        count = quantize_embeddings(self.plain, folder / "plain.onnx")
+        if not count:
+            return self.fused, 0
+        target = folder / "fused.onnx"
+        fuse_graph(folder / "plain.onnx", target, heads=self.heads, hidden_size=self.hidden_size)
+        return target, count
+
+    def scratch(self, name: str) -> Path:
+        """A folder that is not published."""
+        folder = self.folder / SCRATCH / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def show(self, path: Path) -> None:
+        """Let the runtime see ``path`` as the precision TRIAL of the folder."""
+        entry = {"path": path.relative_to(self.folder).as_posix()}
+        write_draft(self.folder, {**self.manifest, "files": {TRIAL: entry}})
+
+    def classify(self, path: Path, texts: Sequence[str]) -> np.ndarray:
+        """Logits (n, labels) of ``texts`` from a model file, with the shipped runtime."""
+        from export.runtime.classifier import OnnxClassifier
+
+        self.show(path)
+        classifier = OnnxClassifier(self.folder, TRIAL, provider=self.device, verify=False)
+        return classifier.logits(texts)
+
+
+def calibration_texts(run: Run, count: int) -> list[str]:
+    """``count`` texts of the training split, drawn with the recipe's seed; never other rows."""
+    from finetune.run_folder import read_rows
+
+    texts = read_rows(run, "train")["text"].tolist()
+    return [texts[index] for index in draw_calibration(len(texts), count, run.recipe.seed)]
+
+
+def calibration_feeds(run: Run, count: int, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
+    """The same as batches without padding, by the tokenizer of the artifact's ``folder``."""
+    rows = encode_texts(folder, calibration_texts(run, count), manifest["max_length"])
+    return unpadded_feeds(rows, manifest["inputs"])

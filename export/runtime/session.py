@@ -1,0 +1,77 @@
+"""Which model file of an artifact to open, and an ONNX Runtime session on one provider only.
+
+Shipped inside ``predict.py``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from export.runtime.manifest import ArtifactError, choose_precision, read_manifest
+from export.runtime.openvino_session import OpenVinoSession
+from export.runtime.processor import InstructionSet, host_instruction_set, mismatch
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def choose_model(
+    folder: Path, task: str, precision: str | None, provider: str, *, allow_failed: bool
+) -> tuple[dict[str, Any], str]:
+    """(manifest, precision) of an artifact made for ``task``; raises ArtifactError."""
+    manifest = read_manifest(folder)
+    made_for = manifest.get("task", "text-classification")
+    if made_for != task:
+        raise ArtifactError(f"{folder} is made for {made_for}, not for {task}")
+    if manifest["status"] == "failed" and not allow_failed:
+        raise ArtifactError(f"{folder} failed its export checks; see its manifest.json")
+    if provider not in PROVIDERS:
+        allowed = ", ".join(PROVIDERS)
+        raise ArtifactError(f"provider {provider!r} is unknown; allowed: {allowed}")
+    return manifest, choose_precision(manifest, precision, provider)
+
+
+def warn_of_instructions(entry: dict[str, Any]) -> None:
+    """Warn where an int8 file was made for another kind of processor."""
+    made_for = entry.get("instruction_set")
+    told = made_for and mismatch(InstructionSet(**made_for), host_instruction_set())
+    if told:
+        warnings.warn(told, RuntimeWarning, stacklevel=3)
+
+
+def open_session(path: Path, provider: str, threads: int) -> Any:
+    """A session on exactly this provider; raises ArtifactError where it is missing."""
+    if path.suffix == ".xml":
+        return _open_openvino(path, provider, threads)
+    wanted = PROVIDERS[provider]
+    if wanted not in onnxruntime.get_available_providers():
+        hint = "; pip install onnxruntime-gpu" if provider == "cuda" else ""
+        raise ArtifactError(f"this onnxruntime has no {wanted}{hint}")
+    if provider == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA and cuDNN of pip's nvidia packages (1.21)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=[wanted])
+    except Exception as fault:  # onnxruntime's own exception types are not public
+        raise ArtifactError(f"{path} cannot be opened: {fault}") from fault
+    if session.get_providers()[0] != wanted:
+        raise ArtifactError(f"onnxruntime could not start {wanted} and fell back; refused")
+    return session
+
+
+def _open_openvino(path: Path, provider: str, threads: int) -> OpenVinoSession:
+    """An OpenVINO file on the CPU; raises ArtifactError where openvino is missing."""
+    if provider != "cpu":
+        raise ArtifactError(f"{path.name} runs on the CPU only")
+    try:
+        return OpenVinoSession(path, threads)
+    except ModuleNotFoundError as fault:
+        raise ArtifactError(f"{path.name} needs OpenVINO: pip install openvino") from fault
+    except RuntimeError as fault:
+        raise ArtifactError(f"{path} cannot be opened: {fault}") from fault

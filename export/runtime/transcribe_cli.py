@@ -1,0 +1,42 @@
+"""The command line of a speech artifact's ``predict.py``: audio files in, text out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from export.runtime.manifest import ArtifactError
+from export.runtime.options import model_options, model_parser
+from export.runtime.transcriber import OnnxTranscriber
+from finetune.data.audio import AudioError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Transcribe the files named; 0 done, 2 wrong input."""
+    options = parse_arguments(arguments)
+    sys.stdout.reconfigure(encoding="utf-8")
+    try:
+        transcriber = OnnxTranscriber(**model_options(options))
+        texts = transcriber.transcribe_many(options.files)
+        for file, text in zip(options.files, texts, strict=True):
+            answer = {"file": file, "text": text}
+            print(json.dumps(answer, ensure_ascii=False) if options.json else f"{file}\t{text}")
+    except (ArtifactError, AudioError) as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader has seen enough
+        sys.stderr.close()
+    return 0
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """The options; ``folder`` is this file's own unless another is named."""
+    parser = model_parser("Transcribe audio with the model of this folder.")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="WAV, FLAC, OGG, MP3 …")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What PEFT attaches, and the methods that need more than attaching."""

@@ -1,0 +1,100 @@
+"""What comes from the model hub: asked once, with a short patience, told plainly.
+
+Network is used only where a recipe names a hub id, and never for more than a few seconds
+before it is known that there is none.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from finetune.core.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PATIENCE_S = 5.0
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached; False at once where HF_HUB_OFFLINE is set."""
+    import requests
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        requests.head(constants.ENDPOINT, timeout=PATIENCE_S, allow_redirects=False)
+    except requests.RequestException:
+        return False
+    return True
+
+
+def resolve_hub_model(repo_id: str, revision: str | None, key: str) -> tuple[str, bool]:
+    """(commit or revision, whether only local files may be used); raises ModelError.
+
+    Online, the commit is resolved so that the run folder names exactly what it was trained on.
+    Offline, the cache must hold the model.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        if hub_answers():
+            found = HfApi().model_info(repo_id, revision=revision, timeout=PATIENCE_S)
+            return found.sha or revision or "main", False
+        cached = try_to_load_from_cache(repo_id, "config.json", revision=revision)
+    except (HfHubHTTPError, HFValidationError) as fault:
+        raise ModelError(
+            f"the hub has no model of this name ({type(fault).__name__})",
+            received=f"{key}={repo_id}",
+            next_step="check the id, or `huggingface-cli login` for a private one",
+        ) from fault
+    if isinstance(cached, str | os.PathLike):
+        return revision or "main", True
+    raise ModelError(
+        f"{repo_id} is not a local folder, not in the cache, and the hub does not answer",
+        received=f"{key}={repo_id}",
+        allowed="a folder, or a cached or reachable hub id",
+        next_step=f"{key}=FOLDER with the downloaded model",
+    )
+
+
+def read_hub_dataset(
+    repo_id: str, text_column: str, label_column: str
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Training and test table of a hub dataset; raises DataError."""
+    from finetune.data.tables import as_rows
+
+    if not hub_answers():
+        raise DataError(
+            f"{repo_id} is not a local path, and the hub does not answer",
+            received=f"data.path={repo_id}",
+            next_step="data.path=FILE_OR_FOLDER, or data.source=sample",
+        )
+    from datasets import load_dataset
+
+    try:
+        found = load_dataset(repo_id)
+    except Exception as fault:  # datasets raises many kinds; all mean the same to the reader
+        raise DataError(
+            f"the hub dataset could not be read ({type(fault).__name__})", received=repo_id
+        ) from fault
+    if "train" not in found:
+        raise DataError("the dataset has no train split", received=", ".join(found))
+    tables = []
+    for split in ("train", "test"):
+        if split not in found:
+            tables.append(None)
+            continue
+        frame = found[split].to_pandas()
+        missing = [name for name in (text_column, label_column) if name not in frame.columns]
+        if missing:
+            raise DataError(
+                f"{repo_id} has no column {' and '.join(missing)}",
+                received=f"columns {', '.join(frame.columns)}",
+                next_step="data.text_column=… data.label_column=…",
+            )
+        tables.append(as_rows(frame, text_column, label_column, 1))
+    return tables[0], tables[1]

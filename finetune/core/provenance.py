@@ -1,0 +1,119 @@
+"""Where a result comes from: versions, commit and dirty flag, hardware, time, command."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from finetune.core.cpu_flags import cpu_flags
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "optimum",
+    "optimum-onnx",
+    "onnx",
+    "onnxruntime",
+    "tokenizers",
+    "scikit-learn",
+    "numpy",
+    "soundfile",
+    "soxr",
+)
+
+
+def collect_provenance(seed: int | None = None) -> dict[str, Any]:
+    """A JSON-ready record of this process: code, packages, hardware, command."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "seed": seed,
+        "kotune": package_version("kotune"),
+        "git": git_state(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: package_version(name) for name in PACKAGES if package_version(name)},
+        "hardware": describe_hardware(),
+    }
+
+
+def package_version(name: str) -> str | None:
+    """The installed version, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@functools.cache
+def git_state() -> dict[str, Any] | None:
+    """Commit and dirty flag of the checkout this code runs from; None outside of one.
+
+    As they were when first asked for: what takes long asks as it begins, since the code that runs
+    is that one.
+    """
+    here = Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if git("ls-files", "--error-unmatch", "pyproject.toml") is None:
+        return None
+    commit = git("rev-parse", "HEAD")
+    return commit and {"commit": commit, "dirty": bool(git("status", "--porcelain"))}
+
+
+def cpu_has_bf16() -> bool:
+    """Whether bfloat16 matrix products run in hardware (avx512_bf16 or AMX)."""
+    return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
+
+
+def describe_hardware() -> dict[str, Any]:
+    """CPU, cores, memory and, where torch is loaded and sees one, the GPU."""
+    notable = {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8"}
+    return {
+        "cpu": _cpu_name(),
+        "cpu_flags": sorted(cpu_flags() & notable),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpus": _gpu_names(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _gpu_names() -> list[str]:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

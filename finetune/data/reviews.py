@@ -1,0 +1,208 @@
+"""Reviews in, three checked splits out: read, clean, split, summarise, fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from finetune.core.errors import DataError
+from finetune.data.tables import SUFFIXES, read_table
+from finetune.recipes.files import expand_path
+from finetune.recipes.text import DataSection
+
+NSMC_FILES = ("ratings_train.txt", "ratings_test.txt")
+ASSETS = Path(__file__).parent.parent / "assets"
+LISTED = 5  # dropped rows named in the summary
+UNEXPECTED_SHARE = 0.5  # more dropped rows than this: another table than the recipe means
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Three DataFrames (row, text, label; test also seen_in_training) and their summary."""
+
+    train: pd.DataFrame
+    validation: pd.DataFrame
+    test: pd.DataFrame
+    summary: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over every split's rows, texts and labels."""
+        return self.summary["fingerprint"]
+
+
+def load_corpus(data: DataSection, seed: int) -> Corpus:
+    """Read, clean and split what ``data`` names; raises DataError.
+
+    Without a test file, ``test_size`` (a fifth by default) is split off the training rows.
+    ``data.seed`` goes before ``seed``: runs of several seeds then share their rows.
+    """
+    seed = seed if data.seed is None else data.seed
+    train_table, test_table, origin = _read_origin(data)
+    train, dropped_train = _clean(train_table, data.labels, origin)
+    train = _take(train, data.rows, data.take, seed)
+    if test_table is None:
+        train, test = _split(train, data.test_size or 0.2, seed, "test_size")
+        dropped_test = None
+    else:
+        test, dropped_test = _clean(test_table, data.labels, origin)
+        if data.test_size is not None:
+            _, test = _split(test, data.test_size, seed, "test_size")
+    train, validation = _split(train, data.validation_size, seed, "validation_size")
+    test = test.assign(seen_in_training=test["text"].isin(set(train["text"])))
+    splits = {"train": train, "validation": validation, "test": test}
+    summary = _summarise(splits, data, origin, dropped_train, dropped_test)
+    return Corpus(train, validation, test, summary)
+
+
+def _read_origin(data: DataSection) -> tuple[pd.DataFrame, pd.DataFrame | None, str]:
+    """Training table, test table or None, and a name for messages and reports."""
+    columns = (data.text_column, data.label_column)
+    if data.source == "nsmc":
+        from finetune.data.nsmc import fetch_corpus
+
+        folder = fetch_corpus()
+        return *(read_table(folder / name, *columns) for name in NSMC_FILES), "NSMC, official files"
+    if data.source == "sample":
+        folder = ASSETS / "sample"
+        return *(read_table(folder / name, *columns) for name in NSMC_FILES), "embedded sample"
+    assert data.path is not None
+    path = expand_path(data.path, "data.path")
+    if path.is_dir():
+        train_file, test_file = _files_of(path, data)
+    elif path.is_file():
+        test = data.test_path and expand_path(data.test_path, "data.test_path")
+        train_file, test_file = path, test
+    elif path.suffix in SUFFIXES or data.path.count("/") != 1 or data.path.startswith((".", "~")):
+        raise DataError("data.path does not exist", received=data.path)
+    else:
+        from finetune.core.hub import read_hub_dataset
+
+        return *read_hub_dataset(data.path, *columns), data.path
+    train_table = read_table(train_file, *columns)
+    return train_table, read_table(Path(test_file), *columns) if test_file else None, data.path
+
+
+def _files_of(folder: Path, data: DataSection) -> tuple[Path, Path | None]:
+    """The training and test file of a folder: NSMC's names, or train.* and test.*."""
+    pairs = [NSMC_FILES] + [(f"train{suffix}", f"test{suffix}") for suffix in SUFFIXES]
+    for train_name, test_name in pairs:
+        if (folder / train_name).is_file():
+            test = folder / test_name
+            return folder / train_name, test if test.is_file() else None
+    raise DataError(
+        "no data in the folder",
+        received=data.path,
+        allowed="ratings_train.txt and ratings_test.txt, or train.{txt,tsv,csv,jsonl,parquet}",
+    )
+
+
+def _clean(
+    table: pd.DataFrame, labels: dict[str, str], origin: str
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Rows with a text and a known label, as class ids, and what was dropped."""
+    ids = {raw: index for index, raw in enumerate(labels)}
+    empty = table["text"] == ""
+    foreign = ~table["raw_label"].isin(set(ids)) & ~empty
+    bad = empty | foreign
+    listed = [
+        {
+            "row": int(row["row"]),
+            "why": "no text" if not row["text"] else f"label {row.raw_label!r}",
+        }
+        for _, row in table[bad].head(LISTED).iterrows()
+    ]
+    dropped = {"no_text": int(empty.sum()), "unknown_label": int(foreign.sum()), "first": listed}
+    if bad.mean() > UNEXPECTED_SHARE or len(table) == 0:
+        raise DataError(
+            f"{origin} is not the expected table: {int(bad.sum())} of {len(table)} rows have no "
+            "text or an unknown label",
+            received="; ".join(f"line {one['row']}: {one['why']}" for one in listed),
+            allowed=f"labels {', '.join(ids)}",
+            next_step="data.text_column, data.label_column, data.labels",
+        )
+    kept = table[~bad]
+    frame = pd.DataFrame(
+        {"row": kept["row"], "text": kept["text"], "label": kept["raw_label"].map(ids)}
+    )
+    return frame.astype({"row": "int64", "label": "int64"}).reset_index(drop=True), dropped
+
+
+def _take(frame: pd.DataFrame, rows: int | None, take: str, seed: int) -> pd.DataFrame:
+    if rows is None or rows >= len(frame):
+        return frame
+    if take == "first":
+        return frame.head(rows)
+    return _split(frame, rows, seed, "rows")[1]
+
+
+def _split(
+    frame: pd.DataFrame, size: float | int, seed: int, key: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(rest, part) of a stratified, seeded split, each in the order of the file."""
+    from sklearn.model_selection import train_test_split
+
+    counts = frame["label"].value_counts()
+    if len(counts) < 2:
+        raise DataError(
+            "the data has one class only",
+            received=f"class {counts.index.tolist()} in {len(frame)} rows",
+            allowed="at least two classes of data.labels",
+        )
+    if isinstance(size, int) and size == len(frame):
+        return frame.head(0), frame
+    try:
+        rest, part = train_test_split(
+            frame, test_size=size, random_state=seed, stratify=frame["label"]
+        )
+    except ValueError as fault:
+        raise DataError(
+            f"data.{key} does not fit {len(frame)} rows", received=size, allowed=str(fault)
+        ) from fault
+    return rest.sort_values("row"), part.sort_values("row")
+
+
+def fingerprint_rows(frames: Sequence[pd.DataFrame]) -> str:
+    """SHA-256 over row numbers, texts and labels, in order."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        columns = zip(frame["row"], frame["text"], frame["label"], strict=True)
+        for row, text, label in columns:
+            digest.update(f"{row}\t{text}\t{label}\n".encode())
+        digest.update(b"\x1d")
+    return digest.hexdigest()
+
+
+def _summarise(
+    splits: dict[str, pd.DataFrame],
+    data: DataSection,
+    origin: str,
+    dropped_train: dict[str, Any],
+    dropped_test: dict[str, Any] | None,
+) -> dict[str, Any]:
+    names = list(data.labels.values())
+    return {
+        "origin": origin,
+        "labels": names,
+        "splits": {
+            name: {
+                "rows": len(frame),
+                "balance": {
+                    label: int((frame["label"] == index).sum()) for index, label in enumerate(names)
+                },
+                "duplicate_texts": int(frame["text"].duplicated().sum()),
+            }
+            for name, frame in splits.items()
+        },
+        "dropped": {"train": dropped_train, "test": dropped_test},
+        "test_rows_seen_in_training": int(splits["test"]["seen_in_training"].sum()),
+        "validation_rows_seen_in_training": int(
+            splits["validation"]["text"].isin(set(splits["train"]["text"])).sum()
+        ),
+        "fingerprint": fingerprint_rows(list(splits.values())),
+    }

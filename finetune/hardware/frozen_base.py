@@ -1,0 +1,120 @@
+"""Frozen weights in bf16 while adapters train in fp32, packed on a CPU; their originals afterwards.
+
+Under autocast a frozen fp32 matrix is converted at every use, its copy is kept for the backward
+pass, and the residual stream stays fp32, converted in front of every matrix. Held in bf16 none of
+that happens. What is stored of a run is measured in fp32 with the original weights: they wait in
+a file meanwhile, so that methods which change the base when they begin get back what they made.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+
+from finetune.core.processes import process_count
+from finetune.hardware.host_memory import give_back_free_memory
+from finetune.hardware.packed_lora import can_pack, pack_lora, unpack_lora
+from finetune.recipes.methods import METHODS
+from finetune.recipes.text import FinetuneRecipe
+from finetune.tasks.text.job import wants_compact_memory
+
+PACKED_METHODS = ("lora", "rslora", "lora+")  # those of PEFT's plain LoRA layer
+HELD_METHODS = (*PACKED_METHODS, "qlora")  # others compute with the base's weights
+
+
+class Originals:
+    """Frozen fp32 parameters in an unnamed file, in the order of the model."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._names: list[str] = []
+
+    def take(self, model: torch.nn.Module) -> None:
+        """Write every frozen fp32 parameter of the model."""
+        for name, parameter in frozen_parameters(model):
+            parameter.data.cpu().numpy().tofile(self._file)
+            self._names.append(name)
+        self._file.flush()
+
+    def give_back(self, model: torch.nn.Module) -> None:
+        """Put them back, bit for bit, in fp32 and on the parameter's device; once."""
+        unpack_lora(model)
+        parameters = dict(model.named_parameters())
+        self._file.seek(0)
+        for name in self._names:
+            parameter = parameters[name]
+            values = np.fromfile(self._file, dtype=np.float32, count=parameter.numel())
+            original = torch.from_numpy(values).view(parameter.shape)
+            parameter.data = original.to(parameter.device)
+        self._file.close()
+
+
+def frozen_parameters(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Frozen parameters in fp32 with their names; NF4's packed bytes are none."""
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad and parameter.dtype == torch.float32:
+            yield name, parameter
+
+
+def hold_base(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Convert the frozen parameters, and let adapters take their input as it comes.
+
+    PEFT converts an adapter's input to the adapter's fp32; autocast would convert it back.
+    """
+    for _, parameter in list(frozen_parameters(model)):
+        parameter.data = parameter.data.to(dtype)
+    for module in model.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = False
+
+
+def wants_bf16_base(recipe: FinetuneRecipe, precision: str) -> bool:
+    """Whether frozen weights are held in bf16: for adapters beside whole frozen layers."""
+    asked, method = recipe.training.base_precision, recipe.adapter.method
+    return asked == "auto" and method in HELD_METHODS and precision == "bf16"
+
+
+def wants_packed(recipe: FinetuneRecipe, precision: str, device: str) -> bool:
+    """Whether frozen matrices are packed: beside LoRA on a CPU, where memory is given for time.
+
+    Packed both ways they take twice the memory. Processes that train together send each other
+    the plain weights.
+    """
+    return (
+        device == "cpu"
+        and recipe.training.cpu_kernels == "auto"
+        and recipe.adapter.method in PACKED_METHODS
+        and (precision == "fp32" or wants_bf16_base(recipe, precision))
+        and not wants_compact_memory(recipe)
+        and process_count() == 1
+        and can_pack()
+    )
+
+
+def hold_frozen(
+    model: torch.nn.Module, recipe: FinetuneRecipe, precision: str, folder: Path | None = None
+) -> Originals | None:
+    """Hold the base as the recipe asks; what to give back before anything is stored.
+
+    bitsandbytes converts the biases of NF4 layers to the compute dtype by itself, so QLoRA's
+    originals are kept for every half precision. ``folder`` takes the originals' unnamed file.
+    """
+    give_back_free_memory()  # of loading, quantisation above all
+    in_bf16 = wants_bf16_base(recipe, precision)
+    packed = wants_packed(recipe, precision, next(model.parameters()).device.type)
+    by_others = METHODS[recipe.adapter.method].quantised and precision != "fp32"
+    if not (in_bf16 or packed or by_others):
+        return None
+    originals = Originals(folder)
+    originals.take(model)
+    if in_bf16:
+        hold_base(model, torch.bfloat16)
+    if packed:
+        pack_lora(model)
+    give_back_free_memory()
+    return originals

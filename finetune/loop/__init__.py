@@ -1,0 +1,1 @@
+"""The training loop: Trainer driven to its end, checkpoints, ledger, progress, interruption."""

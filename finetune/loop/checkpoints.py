@@ -1,0 +1,143 @@
+"""Checkpoints on disk: whole or not there, hashed, found again, the old ones removed.
+
+    checkpoint-120/
+        checkpoint.json          written last: step, finished, ledger, SHA-256 of every file
+        weights.safetensors      what is trained: adapter and head, or the whole model
+        best.safetensors         the same of the best evaluation so far (a hard link)
+        optimizer.json, .safetensors     optimizer, schedule and gradient scaler
+        AllocateRanks.json, .safetensors     adalora's importance scores
+        process-0.json, .safetensors     one process's random numbers and running loss
+        trainer_state.json       Trainer's own: step, logs, best metric, early stopping
+
+A folder is written under a name that starts with a dot, then renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from finetune.core.errors import FolderError
+from finetune.core.files import read_json, sha256_file, write_json
+
+SCHEMA = "kotune.checkpoint/1"
+MANIFEST = "checkpoint.json"
+KEPT = 2  # the newest may be torn by a failing disk; then there is one more
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint; ``ledger`` is what the run keeps of itself across restarts."""
+
+    folder: Path
+    step: int
+    finished: bool
+    ledger: dict[str, Any]
+
+
+def begin_checkpoint(root: Path, step: int) -> Path:
+    """The empty folder to write to; what an earlier attempt left there is removed."""
+    folder = unfinished_folder(root, step)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def unfinished_folder(root: Path, step: int) -> Path:
+    """Where a checkpoint is written before it is published."""
+    return root / f".writing-{step}"
+
+
+def publish_checkpoint(root: Path, step: int, *, finished: bool, ledger: dict[str, Any]) -> Path:
+    """Hash what was written, name it ``checkpoint-<step>``, remove all but the newest."""
+    folder = unfinished_folder(root, step)
+    files = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+    for name in files:
+        _to_disk(folder / name)
+    content = {"step": step, "finished": finished, "ledger": ledger, "files": files}
+    write_json(folder / MANIFEST, SCHEMA, content)
+    _to_disk(folder)
+    target = root / f"checkpoint-{step}"
+    _remove(target)  # a torn one, or the same step saved again
+    os.replace(folder, target)
+    _to_disk(root)
+    for old in _numbered(root)[KEPT:]:
+        _remove(old)
+    for leftover in root.glob(".*-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return target
+
+
+def last_checkpoint(root: Path, report: Report = lambda line: None) -> Checkpoint | None:
+    """The newest whole checkpoint under ``root``; torn ones are told of and passed over."""
+    for folder in _numbered(root):
+        try:
+            return read_checkpoint(folder)
+        except FolderError as fault:
+            why = " ".join(str(fault).split())
+            report(f"  {folder.name} is not whole and is passed over: {why}")
+    return None
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Check a checkpoint, hashes included; raises FolderError where it is torn."""
+    content = read_json(folder / MANIFEST, SCHEMA)
+    try:
+        files, step = content["files"], content["step"]
+        for name, expected in files.items():
+            if sha256_file(folder / name) != expected:
+                raise FolderError(f"{name} is damaged", received=folder)
+        return Checkpoint(folder, step, content["finished"], content["ledger"])
+    except (KeyError, AttributeError, OSError) as fault:
+        raise FolderError("a part is missing", received=fault) from fault
+
+
+@contextmanager
+def disk_errors(root: Path) -> Iterator[None]:
+    """A full disk or a read-only folder as a FolderError that says what is still there."""
+    try:
+        yield
+    except (OSError, SafetensorError) as fault:
+        kept = [folder.name for folder in _numbered(root)]
+        raise FolderError(
+            "the training's state cannot be written",
+            received=f"{root}: {getattr(fault, 'strerror', None) or fault}",
+            allowed="a folder that can be written to, with room for three checkpoints",
+            next_step="make room, then the same command"
+            + (f"; it goes on from {kept[0]}" if kept else ""),
+        ) from fault
+
+
+def _numbered(root: Path) -> list[Path]:
+    """Published checkpoints, newest first."""
+    found = [
+        path
+        for path in root.glob("checkpoint-*")
+        if path.is_dir() and path.name.rpartition("-")[2].isdigit()
+    ]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder so that a half-removed one is never taken for a checkpoint."""
+    if folder.exists():
+        leaving = folder.with_name(f".removing-{folder.name}")
+        shutil.rmtree(leaving, ignore_errors=True)
+        os.replace(folder, leaving)
+        shutil.rmtree(leaving)
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,233 @@
+"""A Trainer that goes on from its checkpoints bit for bit, and never pickles.
+
+What Trainer itself forgets is kept too: the loss summed since the last log line, the patience
+already used up, whether training was at its end.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import EarlyStoppingCallback, Trainer
+from transformers.trainer_callback import ExportableState
+
+from finetune.loop.checkpoints import (
+    Checkpoint,
+    begin_checkpoint,
+    disk_errors,
+    publish_checkpoint,
+    unfinished_folder,
+)
+from finetune.loop.ledger import Ledger
+from finetune.loop.sharded import (
+    full_optimizer,
+    full_weights,
+    load_full_optimizer,
+    load_full_weights,
+)
+from finetune.loop.state_files import read_state, write_state
+
+WEIGHTS, BEST = "weights.safetensors", "best.safetensors"
+
+
+class ResumableTrainer(Trainer):
+    """Trainer with checkpoints of ``finetune/loop/checkpoints.py`` in ``args.output_dir``.
+
+    One is written at every new best evaluation. ``ledger`` is stored with each;
+    ``last_checkpoint`` is the folder of the newest.
+    """
+
+    def __init__(self, *args: Any, ledger: Ledger | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ledger = ledger
+        self.last_checkpoint: Path | None = None
+        self._running_loss: torch.Tensor | None = None
+        self._carried_loss: torch.Tensor | None = None
+
+    @property
+    def root(self) -> Path:
+        """The folder of the checkpoints."""
+        return Path(self.args.output_dir)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train: the last step, or patience at its end."""
+        return self.state.global_step >= self.state.max_steps or any(
+            one.early_stopping_patience_counter >= one.early_stopping_patience
+            for one in self.callback_handler.callbacks
+            if isinstance(one, EarlyStoppingCallback)
+        )
+
+    def resume(self, checkpoint: Checkpoint | None) -> None:
+        """Train from a checkpoint, or from the beginning, to the end or an interruption."""
+        self.last_checkpoint = checkpoint.folder if checkpoint else None
+        self.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+
+    def save_checkpoint(self) -> None:
+        """Publish a checkpoint of the last whole step; raises FolderError."""
+        step, main = self.state.global_step, self.is_world_process_zero()
+        self.store_flos()
+        with disk_errors(self.root):
+            folder = unfinished_folder(self.root, step)
+            if main:
+                begin_checkpoint(self.root, step)
+            self.accelerator.wait_for_everyone()
+            write_state(folder, f"process-{self.args.process_index}", self._process_state())
+            weights, optimizer = self._weights(), self._optimizer_state()
+            if main:
+                self._write_shared(folder, weights, optimizer)
+            self.accelerator.wait_for_everyone()
+            if main:
+                kept = self.ledger.as_dict() if self.ledger else {}
+                publish_checkpoint(self.root, step, finished=self.finished, ledger=kept)
+        self.last_checkpoint = self.root / f"checkpoint-{step}"
+        self.accelerator.wait_for_everyone()
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As Trainer's; the first after a resume adds the loss summed before."""
+        loss = super().training_step(*args, **kwargs)
+        if self._carried_loss is not None:
+            loss = loss + self._carried_loss.to(loss.device)
+            self._carried_loss = None
+        return loss
+
+    def compare_trainer_and_checkpoint_args(self, training_args: Any, trainer_state: Any) -> None:
+        """Nothing: whoever offers the checkpoint has compared the recipes."""
+        trainer_state.logging_steps = training_args.logging_steps
+        trainer_state.eval_steps = training_args.eval_steps
+        trainer_state.save_steps = training_args.save_steps
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        better = super()._determine_best_metric(metrics, trial)
+        if better or self.finished:
+            self.control.should_save = True
+        return better
+
+    def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        self._running_loss = tr_loss
+        super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.save_checkpoint()
+
+    def _write_shared(self, folder: Path, weights: Any, optimizer: Any) -> None:
+        save_file(weights, folder / WEIGHTS)
+        write_state(folder, "optimizer", optimizer)
+        best = self.state.best_global_step
+        if best is not None:
+            before = folder if best == self.state.global_step else self.last_checkpoint
+            _link(before / (WEIGHTS if before is folder else BEST), folder / BEST)
+        for callback in self._stateful_callbacks():
+            self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+        for callback in self._callbacks_with_tensors():
+            write_state(folder, type(callback).__name__, callback.training_state())
+        self.state.train_batch_size = None  # of this start; the next may have another
+        self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        if self.is_fsdp_enabled:
+            return full_weights(self.model_wrapped)
+        model = self.accelerator.unwrap_model(self.model)
+        return {
+            name: value.detach().cpu().contiguous()
+            for name, value in model.named_parameters()
+            if value.requires_grad
+        }
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        scaler = getattr(self.accelerator, "scaler", None)
+        return {
+            "optimizer": full_optimizer(self.model_wrapped, self.optimizer)
+            if self.is_fsdp_enabled
+            else self.optimizer.state_dict(),
+            "scheduler": self.lr_scheduler.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+
+    def _process_state(self) -> dict[str, Any]:
+        """Random numbers and running loss of this process at the end of the last step."""
+        loss = torch.zeros(()) if self._running_loss is None else self._running_loss
+        return {
+            "python": random.getstate(),
+            "numpy": np.random.get_state(),  # noqa: NPY002  libraries still draw from it
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state() if self.args.device.type == "cuda" else None,
+            "running_loss": loss.detach().clone(),
+            "logged_step": self._globalstep_last_logged,
+        }
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """What ``_process_state`` kept; Trainer calls this right before the first step."""
+        if checkpoint is None:
+            return
+        folder, name = Path(checkpoint), f"process-{self.args.process_index}"
+        if not (folder / f"{name}.json").is_file():
+            return  # more processes than wrote it: the new ones keep their own seed
+        kept = read_state(folder, name)
+        random.setstate(kept["python"])
+        np.random.set_state(kept["numpy"])  # noqa: NPY002
+        torch.set_rng_state(kept["torch"])
+        if kept["cuda"] is not None and self.args.device.type == "cuda":
+            torch.cuda.set_rng_state(kept["cuda"])
+        self._running_loss = self._carried_loss = kept["running_loss"]
+        self._globalstep_last_logged = kept["logged_step"]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        path = Path(resume_from_checkpoint) / WEIGHTS
+        if self.is_fsdp_enabled:
+            load_full_weights(model or self.model_wrapped, path)
+        else:
+            load_weights(self.accelerator.unwrap_model(model or self.model), path)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        kept = read_state(Path(checkpoint), "optimizer")
+        if self.is_fsdp_enabled:
+            load_full_optimizer(self.model_wrapped, self.optimizer, kept["optimizer"])
+        else:
+            self.optimizer.load_state_dict(kept["optimizer"])
+        self.lr_scheduler.load_state_dict(kept["scheduler"])
+        if kept["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(kept["scaler"])
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Nothing: it is loaded with the optimizer."""
+
+    def _load_callback_state(self) -> None:
+        for callback in self._stateful_callbacks():
+            kept = self.state.stateful_callbacks.get(type(callback).__name__, {})
+            for name, value in kept.get("attributes", {}).items():
+                setattr(callback, name, value)
+        for callback in self._callbacks_with_tensors():
+            kept = read_state(self.last_checkpoint, type(callback).__name__)
+            callback.load_training_state(kept)
+
+    def _stateful_callbacks(self) -> list[Any]:
+        return [one for one in self.callback_handler.callbacks if isinstance(one, ExportableState)]
+
+    def _callbacks_with_tensors(self) -> list[Any]:
+        return [one for one in self.callback_handler.callbacks if hasattr(one, "training_state")]
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Put stored weights into a model's parameters of the same names, bit for bit."""
+    places = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+    with torch.no_grad():
+        for name, value in load_file(path).items():
+            places[name].copy_(value)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for the same file; a copy where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

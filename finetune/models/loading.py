@@ -1,0 +1,298 @@
+"""Base model and tokenizer, loaded: full precision or NF4, and logits from them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from finetune.core.errors import ModelError
+from finetune.models.four_bit import finish_4bit, nf4_config, quantize_in_memory
+from finetune.models.source import KLUE, TOKENIZER, BaseModel, resolve_base
+from finetune.models.trained_weights import attach_trained
+from finetune.recipes.methods import METHODS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from finetune.run_folder import Run
+
+
+DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+)
+
+
+def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a folder or cached hub id, padding on the right.
+
+    Raises ModelError. The random-weights KLUE sizes use the embedded tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(source), revision=revision or "main", use_fast=True
+        )
+    except (OSError, ValueError) as fault:
+        raise ModelError(
+            "the tokenizer cannot be loaded", received=f"{source}: {_first_line(fault)}"
+        ) from fault
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def load_base_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to ``base``."""
+    if base.random_weights and base.location in KLUE:
+        return load_tokenizer(TOKENIZER)
+    return load_tokenizer(base.location, base.revision)
+
+
+def load_base(
+    base: BaseModel,
+    labels: Sequence[str],
+    *,
+    quantize_4bit: bool = False,
+    compute_dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+    dropout: float | None = None,
+    attention: str | None = None,
+) -> PreTrainedModel:
+    """A sequence classifier on ``base`` with a new head seeded by ``seed``.
+
+    ``quantize_4bit`` loads encoder matrices as NF4 with double quantisation (QLoRA, Dettmers
+    et al. 2023); ``dropout`` and ``attention`` replace the encoder's own. The names of modules
+    that had no pretrained weights, the head among them, stand in ``model.kotune_new_modules``.
+    Raises ModelError.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(base.seed if base.random_weights else seed)
+    config = _config(base, labels, dropout, attention)
+    if base.random_weights:
+        with _local_seed(base.seed):
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        model.kotune_new_modules = [_head_name(model)]
+        return quantize_in_memory(model, compute_dtype, device) if quantize_4bit else model
+    options: dict[str, Any] = {"config": config, "dtype": torch.float32, "use_safetensors": True}
+    if quantize_4bit:
+        skeleton = _skeleton(config)
+        options["quantization_config"] = nf4_config(compute_dtype, _new_modules(base, skeleton))
+        options["device_map"] = {"": device}
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            base.location,
+            revision=base.revision or "main",
+            local_files_only=base.local_only,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError) as fault:
+        raise ModelError(
+            "the base model cannot be loaded", received=f"{base.source}: {_first_line(fault)}"
+        ) from fault
+    model.kotune_new_modules = _modules_of(info["missing_keys"], model)
+    return finish_4bit(model) if quantize_4bit else model
+
+
+def load_trained(
+    run: Run, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> torch.nn.Module:
+    """The model as it was trained, in eval mode: adapter unmerged, QLoRA on its NF4 base.
+
+    Raises ModelError where the base model is not the one the run was trained on.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    method = METHODS[run.method]
+    if method.family == "full":
+        model = AutoModelForSequenceClassification.from_pretrained(
+            run.folder / "model", dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+    else:
+        base_model = load_base(
+            run_base(run),
+            run.labels,
+            quantize_4bit=method.quantised,
+            compute_dtype=dtype,
+            device=device,
+        )
+        model = attach_trained(base_model, run.method, run.folder / "model")
+        if not method.quantised:
+            model = model.to(dtype)
+    return model.to(device).eval()
+
+
+def run_base(run: Run) -> BaseModel:
+    """The base model a run was trained on, found again and checked; raises ModelError."""
+    told = run.base
+    base = resolve_base(
+        told["source"],
+        told["revision"],
+        random_weights=told["random_weights"],
+        seed=told["seed"],
+    )
+    if told["weights_sha256"] and base.weights_sha256 != told["weights_sha256"]:
+        raise ModelError(
+            "the base model is not the one this run was trained on",
+            received=f"{base.source} with weights {base.weights_sha256}",
+            allowed=told["weights_sha256"],
+        )
+    return base
+
+
+def predict_logits(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    max_length: int,
+    batch_size: int = 64,
+    device: str = "cpu",
+    precision: str = "fp32",
+) -> np.ndarray:
+    """Logits, float32 (texts, labels), in the order of ``texts``; batches are length-sorted."""
+    encoded = tokenizer(
+        list(texts), truncation=True, max_length=max_length, return_token_type_ids=False
+    )
+    order = sorted(range(len(texts)), key=lambda index: -len(encoded["input_ids"][index]))
+    result: np.ndarray | None = None
+    with torch.inference_mode(), autocast_context(device, precision):
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = tokenizer.pad(
+                {key: [encoded[key][row] for row in rows] for key in encoded}, return_tensors="pt"
+            ).to(device)
+            logits = model(**batch).logits.float().cpu().numpy()
+            if result is None:
+                result = np.empty((len(texts), logits.shape[1]), dtype=np.float32)
+            result[rows] = logits
+    if result is None:
+        raise ModelError("no text to predict")
+    return result
+
+
+def autocast_context(device: str, precision: str) -> contextlib.AbstractContextManager:
+    """``torch.autocast`` for bf16 and fp16; nothing for fp32."""
+    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in dtypes:
+        return contextlib.nullcontext()
+    return torch.autocast(device_type=device.split(":")[0], dtype=dtypes[precision])
+
+
+def _config(
+    base: BaseModel,
+    labels: Sequence[str],
+    dropout: float | None = None,
+    attention: str | None = None,
+) -> Any:
+    from transformers import AutoConfig, RobertaConfig
+
+    settings: dict[str, Any] = {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+        "attn_implementation": attention,
+    }
+    if base.location in KLUE and base.random_weights:
+        config = RobertaConfig(
+            vocab_size=32000,
+            intermediate_size=4 * KLUE[base.location]["hidden_size"],
+            max_position_embeddings=514,
+            type_vocab_size=1,
+            layer_norm_eps=1e-5,
+            bos_token_id=0,
+            pad_token_id=1,
+            eos_token_id=2,
+            **KLUE[base.location],
+            **settings,
+        )
+    else:
+        try:
+            config = AutoConfig.from_pretrained(
+                base.location,
+                revision=base.revision or "main",
+                local_files_only=base.local_only,
+                **settings,
+            )
+        except (OSError, ValueError, KeyError) as fault:
+            raise ModelError(
+                "the model's config.json is not understood",
+                received=f"{base.source}: {_first_line(fault)}",
+            ) from fault
+    for name in DROPOUTS:
+        if dropout is not None and hasattr(config, name):
+            setattr(config, name, dropout)
+    return config
+
+
+def load_skeleton(
+    base: BaseModel, labels: Sequence[str], dropout: float | None, attention: str | None
+) -> Any:
+    """``load_base``'s architecture on the meta device: shapes and names, no memory."""
+    skeleton = _skeleton(_config(base, labels, dropout, attention))
+    skeleton.kotune_new_modules = (
+        [_head_name(skeleton)] if base.random_weights else _new_modules(base, skeleton)
+    )
+    return skeleton
+
+
+def _skeleton(config: Any) -> Any:
+    """The architecture without memory, to ask for its module names."""
+    from transformers import AutoModelForSequenceClassification
+
+    with torch.device("meta"):
+        return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+
+
+def _new_modules(base: BaseModel, skeleton: Any) -> list[str]:
+    """Modules without pretrained weights: what a checkpoint's own keys leave open."""
+    if not Path(base.location).is_dir():
+        return [_head_name(skeleton)]
+    from safetensors import safe_open
+
+    prefix = skeleton.base_model_prefix + "."
+    stored: set[str] = set()
+    for path in Path(base.location).glob("*.safetensors"):
+        with safe_open(path, framework="pt") as weights:
+            stored |= {key.removeprefix(prefix) for key in weights.keys()}  # noqa: SIM118
+    wanted = [key for key in skeleton.state_dict() if key.removeprefix(prefix) not in stored]
+    return _modules_of(wanted, skeleton)
+
+
+def _modules_of(missing: Sequence[str], model: Any) -> list[str]:
+    """The outermost modules that hold the missing keys, the head always among them."""
+    prefix = model.base_model_prefix + "."
+    names = {_head_name(model)}
+    for key in missing:
+        place = key.removeprefix(prefix).split(".")
+        if not key.endswith("position_ids"):
+            names.add(place[0])
+    return sorted(names)
+
+
+def _head_name(model: Any) -> str:
+    for name in ("classifier", "score", "classification_head"):
+        if hasattr(model, name):
+            return name
+    raise ModelError("the model has no classification head that we know", received=type(model))
+
+
+@contextlib.contextmanager
+def _local_seed(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _first_line(fault: BaseException) -> str:
+    return (str(fault).splitlines() or [type(fault).__name__])[0][:200]

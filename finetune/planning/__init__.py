@@ -1,0 +1,1 @@
+"""Memory, steps and time of a training before it begins (`kotune plan`)."""

@@ -1,0 +1,85 @@
+"""kotune plan RECIPE: what a run will need, before it runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from finetune.core.console import console, errors, say
+from finetune.core.errors import RecipeError
+
+if TYPE_CHECKING:
+    from finetune.recipes.text import FinetuneRecipe
+
+UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def plan_recipe(
+    recipe: str,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key.sub=value, e.g. training.batch_size=8")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="what there is, e.g. 6GB or 8GiB: change the recipe to fit")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; a GPU may be planned without one")
+    ] = None,
+    probe: Annotated[bool, typer.Option(help="take ten seconds of real steps for the time")] = True,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="every method, precision and checkpointing in a table")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> None:
+    """Tell the memory, the steps and the time of RECIPE; loads no weights and trains nothing."""
+    from finetune.recipes.files import load_recipe
+    from finetune.recipes.text import FinetuneRecipe
+
+    room = None if memory is None else parse_bytes(memory)
+    words = [*(overrides or []), *([f"training.device={device}"] if device else [])]
+    resolved = load_recipe(FinetuneRecipe, recipe, words)
+    if compare:
+        if room is not None:
+            raise RecipeError("--compare shows all, --memory picks one", next_step="one of the two")
+        _compare(resolved, as_json)
+        return
+    from finetune.planning.planning import make_plan
+    from finetune.planning.tables import plan_record, plan_tables
+
+    plan = make_plan(resolved, memory_bytes=room, probe=probe, report=_tell)
+    if as_json:
+        typer.echo(json.dumps(plan_record(plan), ensure_ascii=False, indent=2))
+        return
+    for part in plan_tables(plan):
+        say(part) if isinstance(part, str) else console.print(part)
+
+
+def _compare(recipe: FinetuneRecipe, as_json: bool) -> None:
+    from finetune.planning.compare import compare_plans, comparison_record, comparison_table
+
+    comparison = compare_plans(recipe, _tell)
+    if as_json:
+        typer.echo(json.dumps(comparison_record(comparison), ensure_ascii=False, indent=2))
+        return
+    console.print(comparison_table(comparison))
+    for note in comparison.notes:
+        say(f"note: {note}")
+
+
+def _tell(line: str) -> None:
+    errors.print(escape(line), style="dim")
+
+
+def parse_bytes(text: str) -> int:
+    """``6GB`` → 6,000,000,000; ``8GiB`` → 8 × 2^30; raises RecipeError."""
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
+    unit = found and UNITS.get(found[2].lower() or "b")
+    if not found or not unit:
+        raise RecipeError(
+            "--memory is a number with a unit", received=text, allowed="6GB, 8GiB, 800MiB"
+        )
+    return int(float(found[1]) * unit)

@@ -1,0 +1,1 @@
+"""Recipes as frozen models, one module a task; how their files are found, read and overridden."""

@@ -1,0 +1,196 @@
+"""The typed recipe of a speech run: wav2vec2 with CTC, from scratch or adapted."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from finetune.recipes.text import Count, Device, ExportPrecision, Precision, Section, Share
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class SpeechModelSection(Section):
+    """A hub id or folder of a wav2vec2; ``null``: from scratch, as ``architecture`` says."""
+
+    source: str | None = None
+    revision: str | None = None
+    freeze_feature_encoder: bool | None = None  # None: frozen where it was pretrained
+
+
+class SpeechArchitectureSection(Section):
+    """A wav2vec2 from scratch, with layer norm everywhere: group norm and post-norm did not learn.
+
+    The convolutions are most of the work, and the first ones most of that: a longer first
+    kernel and stride make a step twice as fast as wav2vec2's seven layers.
+    """
+
+    hidden_size: Count = 144
+    layers: Count = 3
+    heads: Count = 4
+    feed_forward: Count = 576
+    conv_dim: list[Count] = Field([64, 96, 128, 144])
+    conv_kernel: list[Count] = Field([20, 8, 4, 4])
+    conv_stride: list[Count] = Field([10, 4, 4, 2])
+    position_kernel: Count = 32
+    position_groups: Count = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    sampling_rate_hz: Count = 16_000
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SpeechArchitectureSection:
+        if not len(self.conv_dim) == len(self.conv_kernel) == len(self.conv_stride):
+            raise ValueError("conv_dim, conv_kernel and conv_stride have one entry a layer each")
+        if self.hidden_size % self.heads or self.hidden_size % self.position_groups:
+            raise ValueError("hidden_size must be a multiple of heads and of position_groups")
+        return self
+
+
+class SpeechDataSection(Section):
+    """Recordings and their transcripts: audiofolder, CSV with paths, or a hub data set.
+
+    ``path``: a folder with train/ and test/ (or one of it), each with metadata.csv; a CSV file;
+    or a hub id (``config`` and ``split`` as in ``datasets``). ``validation_size`` and
+    ``test_size`` as in the text recipe; a test split of its own is used whole.
+    """
+
+    path: str
+    test_path: str | None = None
+    config: str | None = None
+    audio_column: str = "file_name"
+    text_column: str = "transcription"
+    speaker_column: str | None = None
+    speakers: list[str] | None = None
+    without_speakers: list[str] = Field([])
+    text_case: Literal["upper", "lower", "keep"] = "upper"
+    rows: Count | None = None
+    max_seconds: Positive = 30.0
+    validation_size: Share | Count = 0.1
+    test_size: Share | Count | None = None
+
+    @model_validator(mode="after")
+    def _speakers_are_known(self) -> SpeechDataSection:
+        if (self.speakers or self.without_speakers) and self.speaker_column is None:
+            raise ValueError("speakers and without_speakers need speaker_column")
+        return self
+
+
+class AugmentSection(Section):
+    """What makes many recordings of few; everything off by default.
+
+    ``joined``: up to so many recordings in a row, with pauses of 0 to ``pause_s`` around them;
+    the number grows from 1 within the first ``growing_epochs`` (short ones are learnt first).
+    ``speed`` 0.1: each recording at 0.9 to 1.1 of its speed. ``gain_db``: plus or minus.
+    ``noise_db``: white noise at a level drawn from this one to 40 dB under the speech.
+    """
+
+    joined: Count = 1
+    growing_epochs: Annotated[int, Field(ge=0)] = 0
+    pause_s: NotNegative = 0.0
+    speed: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    gain_db: NotNegative = 0.0
+    noise_db: Annotated[float, Field(ge=0, le=40)] | None = None
+    mask_time_probability: Annotated[float, Field(ge=0, lt=1)] = (
+        0.0  # SpecAugment, Park et al. 2019
+    )
+    mask_time_length: Count = 3
+
+
+class SpeechAdapterSection(Section):
+    """full, or LoRA on the transformer's attention and feed-forward layers (Hu et al. 2021)."""
+
+    method: Literal["full", "lora"] = "full"
+    rank: Count = 16
+    alpha: Count = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: Literal["all-linear", "attention"] | list[str] = "all-linear"
+
+
+class SpeechTrainingSection(Section):
+    """The optimisation, in the names of ``transformers.TrainingArguments`` where there is one.
+
+    A batch is filled with neighbours in length up to ``batch_seconds`` of audio, padding
+    included.
+    """
+
+    epochs: Positive = 30
+    max_steps: Count | None = None
+    batch_seconds: Positive = 60.0
+    gradient_accumulation_steps: Count = 1
+    gradient_checkpointing: bool = False
+    learning_rate: Positive = 3e-4
+    weight_decay: NotNegative = 0.01
+    max_grad_norm: NotNegative = 1.0
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    precision: Precision = "auto"
+    device: Device = "auto"
+    eval_steps: Count | None = None  # None: once an epoch
+    save_steps: Count | None = None  # None: every five minutes; at each best evaluation anyway
+    logging_steps: Count = 25
+    early_stopping_patience: Count | None = None
+
+
+class SpeechExportSection(Section):
+    """The gates of ``kotune export`` and how the artifact cuts long files."""
+
+    max_logit_difference: Positive = 1e-2
+    max_wer_increase: Annotated[float, Field(ge=0, le=1)] = 0.01  # quantised; 0.01 = 1 point
+    precisions: Annotated[list[ExportPrecision], Field(min_length=1)] | None = None  # int8-dynamic
+    device: Literal["cpu", "cuda"] = "cpu"  # what the files are made for
+    calibration: Literal["minmax", "entropy", "percentile"] = "percentile"  # static int8
+    calibration_rows: Count = 128  # training recordings
+    smooth_alpha: Annotated[float, Field(ge=0, lt=1)] = 0.5  # SmoothQuant's; 0: no balancing
+    check_rows: Count = 500
+    opset: Annotated[int, Field(ge=14)] = 17
+    chunk_s: Positive = 30.0
+    stride_s: NotNegative = 5.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_runs(cls, content: Any) -> Any:
+        """``fp16: true`` was a key of its own before there were ``precisions``."""
+        if isinstance(content, dict) and "fp16" in content:
+            content = dict(content)
+            if content.pop("fp16"):
+                content["precisions"] = [*(content.get("precisions") or ["int8-dynamic"]), "fp16"]
+        return content
+
+    @model_validator(mode="after")
+    def _chunks_go_on(self) -> SpeechExportSection:
+        if 2 * self.stride_s >= self.chunk_s:
+            raise ValueError("chunk_s must be more than two stride_s")
+        return self
+
+
+class SpeechRecipe(Section):
+    """One speech run; ``export`` travels with it."""
+
+    task: Literal["speech-recognition"]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
+    seed: Annotated[int, Field(ge=0)] = 42
+    output: str = "runs/{name}"
+    model: SpeechModelSection = SpeechModelSection()
+    architecture: SpeechArchitectureSection = SpeechArchitectureSection()
+    data: SpeechDataSection
+    augment: AugmentSection = AugmentSection()
+    adapter: SpeechAdapterSection = SpeechAdapterSection()
+    training: SpeechTrainingSection = SpeechTrainingSection()
+    export: SpeechExportSection = SpeechExportSection()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SpeechRecipe:
+        if self.training.precision == "fp16" and self.training.device == "cpu":
+            raise ValueError("training.precision=fp16 needs CUDA; on a CPU use bf16 or fp32")
+        if self.model.source is None and self.adapter.method != "full":
+            raise ValueError("adapter.method=lora needs model.source: there is nothing to adapt")
+        if self.model.source is None and self.model.freeze_feature_encoder:
+            raise ValueError("a feature encoder that was not pretrained cannot stay frozen")
+        return self
+
+    @property
+    def folder(self) -> str:
+        """The run folder this recipe writes."""
+        return self.output.format(name=self.name)

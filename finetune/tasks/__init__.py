@@ -1,0 +1,1 @@
+"""Tasks as guests of the one training story, a folder each."""

@@ -1,0 +1,1 @@
+"""Speech recognition with a CTC head."""

@@ -1,0 +1,85 @@
+"""What a trained model says of validation and test rows, stored and measured in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from finetune import run_folder
+from finetune.loop.out_of_memory import is_out_of_memory
+from finetune.metrics.classification import classification_metrics
+from finetune.models.loading import predict_logits
+from finetune.tasks.text.job import Job
+
+Report = Callable[[str], None]
+
+
+def predict_splits(
+    job: Job, model: torch.nn.Module, folder: Path, report: Report
+) -> dict[str, Any]:
+    """Logits of every validation and test row in fp32, stored; metrics of each split."""
+    model.eval()
+    for module in model.modules():
+        if hasattr(module, "compute_dtype"):  # bitsandbytes' Linear4bit: evaluate in fp32
+            module.compute_dtype = torch.float32
+    metrics: dict[str, Any] = {}
+    splits = {
+        "train": job.corpus.train,
+        "validation": job.corpus.validation,
+        "test": job.corpus.test,
+    }
+    for name, frame in splits.items():
+        run_folder.write_rows(folder, name, frame)
+        if name == "train":
+            continue
+        logits = _predict_within_memory(job, model, frame["text"].tolist())
+        run_folder.write_predictions(folder, name, frame, logits)
+        metrics[name] = _measure(frame, logits)
+        report(_metrics_line(name, metrics[name]))
+    return metrics
+
+
+def _predict_within_memory(job: Job, model: torch.nn.Module, texts: list[str]) -> np.ndarray:
+    """Logits; out of memory halves the batch and begins again."""
+    batch_size = job.recipe.training.eval_batch_size
+    while True:
+        try:
+            return predict_logits(
+                model,
+                job.tokenizer,
+                texts,
+                max_length=job.recipe.model.max_length,
+                batch_size=batch_size,
+                device=job.device,
+            )
+        except (RuntimeError, MemoryError) as fault:
+            if not is_out_of_memory(fault) or batch_size == 1:
+                raise
+        batch_size //= 2
+
+
+def _measure(frame: Any, logits: np.ndarray) -> dict[str, Any]:
+    """Metrics on all rows and, where the split knows, on those not seen in training."""
+    labels = frame["label"].to_numpy()
+    result = {"all": classification_metrics(labels, logits).as_dict()}
+    if "seen_in_training" in frame:
+        unseen = ~frame["seen_in_training"].to_numpy()
+        if unseen.any():
+            result["unseen"] = classification_metrics(labels[unseen], logits[unseen]).as_dict()
+    return result
+
+
+def _metrics_line(name: str, figures: dict[str, Any]) -> str:
+    whole = figures["all"]
+    low, high = whole["accuracy_interval"]
+    line = (
+        f"{name}: accuracy {whole['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+        f"macro F1 {whole['f1_macro']:.4f}, {whole['rows']} rows"
+    )
+    if "unseen" in figures and figures["unseen"]["rows"] < whole["rows"]:
+        line += f"; {figures['unseen']['accuracy']:.2%} on those not seen in training"
+    return line

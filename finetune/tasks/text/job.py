@@ -1,0 +1,112 @@
+"""What a run works with: base, data, tokenizer, device, and the model ready to train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from finetune.adapters.attach import attach_adapter
+from finetune.adapters.method_training import start_method
+from finetune.data.reviews import Corpus, load_corpus
+from finetune.hardware.cpu_kernels import attention_for, quicken_dropout
+from finetune.hardware.host_memory import keep_compact
+from finetune.hardware.precision import choose_device, choose_precision
+from finetune.models.loading import load_base, load_base_tokenizer
+from finetune.models.source import BaseModel, resolve_base
+from finetune.recipes.methods import METHODS
+from finetune.recipes.text import FinetuneRecipe
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run works with, once everything was found and checked."""
+
+    recipe: FinetuneRecipe
+    base: BaseModel
+    corpus: Corpus
+    tokenizer: PreTrainedTokenizerBase
+    device: str
+    precision: str
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names in the order of their ids."""
+        return list(self.recipe.data.labels.values())
+
+
+def prepare_job(recipe: FinetuneRecipe) -> Job:
+    """Find base model, device, data and tokenizer; the cheap mistakes are told first."""
+    base = resolve_base(
+        recipe.model.source,
+        recipe.model.revision,
+        random_weights=recipe.model.random_weights,
+        seed=recipe.seed,
+    )
+    device = choose_device(recipe.training.device)
+    precision = choose_precision(recipe.training.precision, device)
+    corpus = load_corpus(recipe.data, recipe.seed)
+    return Job(recipe, base, corpus, load_base_tokenizer(base), device, precision)
+
+
+def recipe_attention(recipe: FinetuneRecipe, device: str, precision: str) -> str | None:
+    """The attention that the recipe trains with; None: the library's choice."""
+    if recipe.training.cpu_kernels == "library":
+        return None
+    return attention_for(device, precision, recipe.model.max_length, recipe.model.dropout)
+
+
+def adapt_model(model: torch.nn.Module, recipe: FinetuneRecipe, device: str) -> torch.nn.Module:
+    """The base model with the recipe's adapter attached, head trainable; on a CPU faster dropout.
+
+    ``device`` is where it will train.
+    """
+    adapter = recipe.adapter
+    adapted = attach_adapter(
+        model,
+        method=adapter.method,
+        rank=adapter.rank,
+        alpha=adapter.alpha,
+        dropout=adapter.dropout,
+        target_modules=adapter.target_modules,
+        gradient_checkpointing=recipe.training.gradient_checkpointing,
+    )
+    quick = device == "cpu" and recipe.training.cpu_kernels == "auto"
+    return quicken_dropout(adapted) if quick else adapted
+
+
+def shape_memory(recipe: FinetuneRecipe, device: str) -> None:
+    """Have this process's malloc do what the recipe asks, before the model is built."""
+    if device == "cpu":
+        keep_compact(wants_compact_memory(recipe))
+
+
+def wants_compact_memory(recipe: FinetuneRecipe) -> bool:
+    """Whether a CPU run gives time for memory: ``auto`` is yes where the recipe does so anyway."""
+    asked = recipe.training.cpu_memory
+    if asked == "auto":
+        return recipe.training.gradient_checkpointing or METHODS[recipe.adapter.method].quantised
+    return asked == "compact"
+
+
+def build_model(job: Job) -> torch.nn.Module:
+    """Base model with a new head, adapter attached, on its device, ready to train."""
+    recipe = job.recipe
+    shape_memory(recipe, job.device)
+    model = load_base(
+        job.base,
+        job.labels,
+        quantize_4bit=METHODS[recipe.adapter.method].quantised,
+        compute_dtype=DTYPES[job.precision],
+        device=job.device,
+        seed=recipe.seed,
+        dropout=recipe.model.dropout,
+        attention=recipe_attention(recipe, job.device, job.precision),
+    )
+    model.config.pad_token_id = job.tokenizer.pad_token_id
+    adapted = adapt_model(model, recipe, job.device).to(job.device)
+    start_method(adapted, recipe, job.tokenizer, job.corpus.train["text"], job.device)
+    return adapted

@@ -1,0 +1,158 @@
+"""Names, pairs of run and artifact, the default set, the baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench.variants import text as module
+from bench.variants.text import (
+    Contender,
+    choose_baseline,
+    choose_variants,
+    find_contenders,
+    list_variants,
+    noise_pair,
+)
+from export.artifact.folder import Artifact
+from finetune.core.errors import FolderError, RecipeError
+from finetune.recipes.text import FinetuneRecipe
+from finetune.run_folder import Run
+
+RECIPE = FinetuneRecipe.model_validate({"data": {"source": "sample"}})
+
+
+def contender(method: str, name: str = "", *, exported: bool = True) -> Contender:
+    folder = Path("runs") / (name or method)
+    labels = ("부정", "긍정")
+    run = Run(folder, name or method, method, {}, labels, 32, RECIPE, {})
+    artifact = Artifact(
+        Path("artifacts") / run.name, run.name, method, "passed", labels, 32, ("fp32", "int8"), {}
+    )
+    return Contender(run, artifact if exported else None)
+
+
+def names(*contenders: Contender) -> list[str]:
+    return [one.name for one in list_variants(contenders)[0]]
+
+
+def test_the_default_set_of_three_methods() -> None:
+    assert names(contender("full"), contender("lora"), contender("qlora")) == [
+        "full-pytorch-fp32",
+        "full-pipeline-fp32",
+        "full-onnx-fp32",
+        "full-onnx-int8",
+        "lora-pytorch-fp32",
+        "lora-merged-fp32",
+        "lora-onnx-fp32",
+        "lora-onnx-int8",
+        "qlora-pytorch-nf4",
+        "qlora-merged-fp32",
+        "qlora-onnx-fp32",
+        "qlora-onnx-int8",
+        "tfidf-sklearn-fp64",
+    ]
+
+
+def test_a_run_without_artifact_has_no_onnx_variants() -> None:
+    assert not any("onnx" in name for name in names(contender("lora", exported=False)))
+
+
+def test_an_artifact_without_run_has_nothing_but_onnx() -> None:
+    alone = Contender(None, contender("lora").artifact)
+    assert names(alone) == ["lora-onnx-fp32", "lora-onnx-int8"]
+
+
+def test_two_runs_of_one_method_go_by_their_names() -> None:
+    found = names(contender("full"), contender("lora", "r8"), contender("lora", "r16"))
+    assert len(set(found)) == len(found)
+    assert {"full-pytorch-fp32", "r8-onnx-int8", "r16-onnx-int8"} <= set(found)
+
+
+def test_two_runs_of_one_name_in_one_named_folder_are_refused() -> None:
+    one, other = contender("lora"), contender("lora")
+    with pytest.raises(FolderError, match="told apart"):
+        list_variants([one, other])
+
+
+def test_bf16_is_offered_where_the_cpu_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "cpu_has_bf16", lambda: True)
+    default, optional = list_variants([contender("full"), contender("lora")])
+    halves = [one.name for one in optional if one.precision == "bf16"]
+    assert halves == ["full-pytorch-bf16", "lora-merged-bf16"]
+    assert not {one.name for one in optional} & {one.name for one in default}
+    monkeypatch.setattr(module, "cpu_has_bf16", lambda: False)
+    assert not [one for one in list_variants([contender("full")])[1] if one.precision == "bf16"]
+
+
+def test_optimum_is_measured_on_request_over_the_same_file() -> None:
+    default, _ = list_variants([contender("full")])
+    assert not [one for one in default if one.runtime == "optimum"]
+    ours, theirs = choose_variants([contender("full")], ["full-onnx-int8", "full-optimum-int8"])
+    assert (ours.folder, ours.precision) == (theirs.folder, theirs.precision)
+    assert "ORTModelForSequenceClassification" in theirs.description
+
+
+def test_named_variants_come_in_their_order_and_typos_get_a_suggestion() -> None:
+    both = [contender("full"), contender("lora")]
+    chosen = choose_variants(both, ["lora-onnx-int8", "full-pytorch-fp32"])
+    assert [one.name for one in chosen] == ["lora-onnx-int8", "full-pytorch-fp32"]
+    with pytest.raises(RecipeError, match=r"try: .*lora-onnx-int8"):
+        choose_variants(both, ["lora-onxn-int8"])
+
+
+def test_the_baseline_is_full_fine_tuning_in_pytorch() -> None:
+    chosen = choose_variants([contender("lora"), contender("full")], "default")
+    assert choose_baseline(chosen, None) == "full-pytorch-fp32"
+    assert choose_baseline(chosen, "lora-onnx-fp32") == "lora-onnx-fp32"
+    only_lora = choose_variants([contender("lora")], "default")
+    assert choose_baseline(only_lora, None) == "lora-pytorch-fp32"
+    with pytest.raises(RecipeError, match="not among"):
+        choose_baseline(only_lora, "full-pytorch-fp32")
+
+
+def test_the_noise_pair_is_the_baseline_twice() -> None:
+    chosen = choose_variants([contender("full")], "default")
+    pair = noise_pair(chosen, "full-pytorch-fp32")[:2]
+    assert [one.name for one in pair] == ["full-pytorch-fp32", "full-pytorch-fp32-again"]
+    assert pair[0].as_job() == {**pair[1].as_job(), "name": pair[0].name}
+
+
+def test_only_models_as_trained_may_use_the_runs_predictions() -> None:
+    chosen = choose_variants([contender("full"), contender("qlora")], "default")
+    assert [one.name for one in chosen if one.as_trained] == [
+        "full-pytorch-fp32",
+        "qlora-pytorch-nf4",
+    ]
+    converted = dataclasses.replace(chosen[0], precision="bf16")
+    assert not converted.as_trained
+
+
+def test_folders_become_contenders_whichever_is_named(
+    make_run, make_artifact, tmp_path: Path
+) -> None:
+    """Beside each other as ``runs/NAME`` and ``artifacts/NAME``, either finds the other."""
+    artifact = make_artifact("lora", "roberta")
+    run = make_run("lora", "roberta")
+    shutil.copytree(run, tmp_path / "runs" / run.name)
+    shutil.copytree(artifact, tmp_path / "artifacts" / run.name)
+    for folder in (tmp_path / "runs" / run.name, tmp_path / "artifacts" / run.name):
+        (found,) = find_contenders([folder])
+        assert found.run.folder.resolve() == tmp_path / "runs" / run.name
+        assert found.artifact.folder.resolve() == tmp_path / "artifacts" / run.name
+
+
+def test_an_artifact_of_another_run_is_not_taken(make_run, make_artifact, tmp_path: Path) -> None:
+    run = make_run("full", "roberta")
+    shutil.copytree(run, tmp_path / "runs" / run.name)
+    shutil.copytree(make_artifact("lora", "roberta"), tmp_path / "artifacts" / run.name)
+    (found,) = find_contenders([tmp_path / "runs" / run.name])
+    assert found.artifact is None
+
+
+def test_a_folder_that_is_neither_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match="not a run folder"):
+        find_contenders([tmp_path])

@@ -1,0 +1,166 @@
+"""Planned memory against the real thing: weights byte for byte, the step storage for storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finetune.hardware.frozen_base import hold_frozen
+from finetune.hardware.packed_lora import PackedLoraLinear, can_pack
+from finetune.models.loading import load_base
+from finetune.models.source import resolve_base
+from finetune.planning.fake_model import storages
+from finetune.planning.live_memory import GRADIENTS, OPTIMIZER, WEIGHTS, LiveMemory
+from finetune.planning.memory import MemoryNeed, StepShape, estimate_memory
+from finetune.planning.step import make_batch, make_optimizer, run_step
+from finetune.recipes.text import FinetuneRecipe
+from finetune.tasks.text.job import adapt_model, recipe_attention
+
+METHODS = ("full", "lora", "qlora")
+SHAPE = StepShape(rows=8, length=24, eval_rows=8, device="cpu", precision="bf16")
+
+
+@pytest.fixture(scope="module")
+def make_recipe(make_base: Callable[[str], Path]) -> Callable[..., FinetuneRecipe]:
+    """A function: method, training keys → recipe on the tiny base."""
+
+    def make(method: str, **training: Any) -> FinetuneRecipe:
+        return FinetuneRecipe.model_validate(
+            {
+                "model": {"source": str(make_base("bert")), "max_length": 24},
+                "data": {"source": "sample"},
+                "adapter": {"method": method, "rank": 4, "alpha": 8},
+                "training": {"batch_size": 8, **training},
+            }
+        )
+
+    return make
+
+
+def estimate(recipe: FinetuneRecipe, **shape: Any) -> MemoryNeed:
+    return estimate_memory(
+        recipe, resolve_base(recipe.model.source), StepShape(**{**vars(SHAPE), **shape})
+    )
+
+
+def build_real(recipe: FinetuneRecipe) -> torch.nn.Module:
+    model = load_base(
+        resolve_base(recipe.model.source),
+        list(recipe.data.labels.values()),
+        quantize_4bit=recipe.adapter.method == "qlora",
+        compute_dtype=torch.bfloat16,
+        attention=recipe_attention(recipe, "cpu", SHAPE.precision),
+    )
+    adapted = adapt_model(model, recipe, "cpu")
+    hold_frozen(adapted, recipe, SHAPE.precision)
+    return adapted.train()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_planned_step_is_the_real_step(make_recipe, method: str) -> None:
+    recipe = make_recipe(method)
+    model, memory = build_real(recipe), LiveMemory()
+    for tensor in storages(model):
+        memory.count(tensor, WEIGHTS)
+    weights_bytes = memory.live[WEIGHTS]
+    optimizer = make_optimizer(model, recipe.training, "cpu")
+    batch = make_batch(SHAPE.rows, SHAPE.length, 2, model.config.vocab_size)
+    batch["attention_mask"][:, -1] = 0  # as plans take it: padding is present
+    options = {"device": "cpu", "precision": "bf16", "max_grad_norm": 1.0}
+    run_step(model, optimizer, [batch], **options)
+    with memory:
+        for state in optimizer.state.values():
+            for value in state.values():
+                memory.count(value, OPTIMIZER)
+        memory.forget_peak()
+        run_step(model, optimizer, [batch], **options)
+    need = estimate(recipe)
+    packed = 2 * packed_bytes(model, 2)  # oneDNN's: LiveMemory does not see them
+    assert (packed > 0) == (method == "lora" and can_pack())
+    assert need.weights_bytes == weights_bytes + packed
+    assert need.optimizer_bytes == memory.at_peak[OPTIMIZER]
+    assert need.step_bytes - need.runtime_bytes == pytest.approx(
+        memory.peak_bytes + packed, rel=0.03
+    )
+
+
+def packed_bytes(model: torch.nn.Module, itemsize: int) -> int:
+    layers = [one for one in model.modules() if isinstance(one, PackedLoraLinear)]
+    return sum(one.in_features * one.out_features * itemsize for one in layers)
+
+
+def test_states_and_weights_are_what_their_types_say(make_recipe) -> None:
+    full = estimate(make_recipe("full"))
+    assert full.trainable_parameters == full.parameters
+    assert full.optimizer_bytes == pytest.approx(8 * full.parameters, rel=0.01)
+    eight_bit = estimate(make_recipe("full", optimizer="adamw_8bit"))
+    assert 2 * full.parameters < eight_bit.optimizer_bytes < 0.5 * full.optimizer_bytes
+    held, wide = (
+        estimate(make_recipe("lora", base_precision=kind, cpu_memory="compact"))
+        for kind in ("auto", "fp32")
+    )
+    assert held.trainable_parameters == wide.trainable_parameters
+    assert wide.weights_bytes - held.weights_bytes == pytest.approx(
+        2 * (held.parameters - held.trainable_parameters), rel=0.02
+    )
+    assert held.prediction_bytes > held.evaluation_bytes  # the base is back in fp32
+
+
+@pytest.mark.skipif(not can_pack(), reason="this PyTorch packs no weights here")
+@pytest.mark.parametrize(("precision", "itemsize"), [("bf16", 2), ("fp32", 4)])
+def test_packed_weights_cost_a_second_copy(make_recipe, precision: str, itemsize: int) -> None:
+    fast, compact = (
+        estimate(make_recipe("lora", cpu_memory=kind), precision=precision)
+        for kind in ("fast", "compact")
+    )
+    model = build_real(make_recipe("lora"))
+    placeholders = sum(isinstance(one, PackedLoraLinear) for one in model.modules()) * itemsize
+    once = packed_bytes(model, itemsize)
+    assert fast.weights_bytes - compact.weights_bytes == once + placeholders
+    assert fast.parameters == compact.parameters
+    assert fast.trainable_parameters == compact.trainable_parameters
+
+
+def test_activations_follow_the_batch_and_checkpointing(make_recipe) -> None:
+    recipe = make_recipe("lora")
+    few, more, many = (estimate(recipe, rows=rows).activations_bytes for rows in (8, 16, 24))
+    assert many - more == pytest.approx(more - few, rel=0.02)
+    checkpointed = estimate(make_recipe("lora", gradient_checkpointing=True), rows=24)
+    assert checkpointed.activations_bytes < 0.8 * many
+    longer = estimate(recipe, length=48)
+    assert longer.activations_bytes > 1.8 * few
+
+
+def test_accumulated_gradients_stay_between_micro_batches(make_recipe) -> None:
+    once = estimate(make_recipe("full"))
+    twice = estimate(make_recipe("full", gradient_accumulation_steps=4))
+    assert twice.step_bytes > once.step_bytes
+    assert twice.gradients_bytes == pytest.approx(4 * twice.parameters, rel=0.02)
+
+
+def test_a_planned_gpu_differs_where_cuda_does(make_recipe) -> None:
+    recipe = make_recipe("lora", cpu_memory="compact")
+    cpu, cuda = (estimate(recipe, device=device) for device in ("cpu", "cuda"))
+    assert cuda.weights_bytes == cpu.weights_bytes
+    assert cuda.activations_bytes != cpu.activations_bytes  # no score matrix, wider layer norms
+    functional = torch.nn.functional
+    assert functional.layer_norm.__name__ == "layer_norm"  # the rules are gone again
+
+
+def test_released_storages_are_not_counted() -> None:
+    memory = LiveMemory()
+    with memory:
+        kept = torch.zeros(1000)
+        memory.count(kept, GRADIENTS)
+        torch.zeros(5000)
+        view = kept.view(10, 100)
+    assert memory.live[GRADIENTS] == 4000 == sum(memory.live.values())
+    assert memory.peak_bytes == 24_000
+    del kept
+    assert memory.live[GRADIENTS] == 4000
+    del view
+    assert memory.live[GRADIENTS] == 0
