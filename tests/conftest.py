@@ -5,6 +5,7 @@ Real data is used where the environment names it; elsewhere the tests that need 
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+logging.raiseExceptions = False  # libraries' handlers keep the stderr of the test that loaded them
 
 POSITIVE = ["재미있다", "최고", "감동", "훌륭한", "좋아요", "추천", "명작"]
 NEGATIVE = ["지루하다", "최악", "실망", "별로", "아까운", "졸작", "싫어요"]
