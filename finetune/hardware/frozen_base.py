@@ -85,14 +85,15 @@ def wants_packed(recipe: FinetuneRecipe, precision: str, device: str) -> bool:
     Packed both ways they take twice the memory. Processes that train together send each other
     the plain weights.
     """
+    held_in_bf16 = wants_bf16_base(recipe, precision)
     return (
         device == "cpu"
         and recipe.training.cpu_kernels == "auto"
         and recipe.adapter.method in PACKED_METHODS
-        and (precision == "fp32" or wants_bf16_base(recipe, precision))
+        and (precision == "fp32" or held_in_bf16)
         and not wants_compact_memory(recipe)
         and process_count() == 1
-        and can_pack()
+        and can_pack(torch.bfloat16 if held_in_bf16 else torch.float32)
     )
 
 

@@ -9,6 +9,7 @@ the matrix's own output, without the copies and type conversions between PEFT's 
 
 from __future__ import annotations
 
+import functools
 import platform
 from typing import Any
 
@@ -20,14 +21,21 @@ ARCHITECTURES = ("x86_64", "AMD64")
 Gradients = tuple[torch.Tensor | None, ...]
 
 
-def can_pack() -> bool:
-    """Whether this PyTorch multiplies by packed weights here."""
-    return (
-        platform.machine() in ARCHITECTURES
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-    )
+@functools.cache
+def can_pack(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether this PyTorch multiplies by packed weights of this type on this processor.
+
+    It is tried: bf16 ones are refused by processors without AVX-512 or avx_ne_convert.
+    """
+    if platform.machine() not in ARCHITECTURES or not torch.backends.mkldnn.is_available():
+        return False
+    weight = torch.ones((8, 16), dtype=dtype, device="cpu")
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        out = _linear(weight, packed, None)
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.equal(out, weight @ weight.t())
 
 
 def pack_lora(model: torch.nn.Module) -> None:
@@ -118,7 +126,8 @@ class _Product(torch.autograd.Function):
         ctx.scaling, ctx.backward_weight = scaling, backward_weight
         ctx.one_input = dropped is x
         ctx.types = a.dtype, b.dtype
-        return out.view(*x.shape[:-1], out.shape[-1])
+        # a view made in here may not be changed in place, as DeBERTa does with its queries
+        return torch.ops.aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]])
 
     @staticmethod
     @once_differentiable
