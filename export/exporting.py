@@ -1,18 +1,15 @@
-"""The story of an export: a run folder in, a checked artifact folder out."""
+"""The story of an export: a run folder in, a checked artifact folder out, whatever the task."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from export.artifact.card import write_card
 from export.artifact.folder import (
+    FP32_FILE,
     SCRATCH,
     Artifact,
     building_folder,
@@ -23,41 +20,24 @@ from export.artifact.folder import (
     write_draft,
     write_manifest,
 )
-from export.artifact.origin import describe_origin
-from export.checks.accuracy import Ladder, Thresholds, choose_rows, unpadded_logits
+from export.checks.ladder import Kind, Ladder
 from export.graph.files import model_bytes
-from export.precisions import (
-    asked_files,
-    check_precisions,
-    keep_files,
-    measure_all_stability,
-    search_files,
-)
-from export.quantization.workshop import Workshop, calibration_feeds
+from export.precisions import check_precisions, keep_files
+from export.quantization.workshop import Workshop
 from export.runtime.bundle import write_predict
-from finetune.core.errors import ModelError, RecipeError
+from export.tasks.registry import open_task
+from export.tasks.task import Exported, Task
+from finetune.core.errors import RecipeError
 from finetune.core.provenance import collect_provenance
 from finetune.recipes.files import apply_overrides, check_recipe
 from finetune.recipes.speech import SpeechExportSection, SpeechRecipe
 from finetune.recipes.text import ExportSection, FinetuneRecipe
-from finetune.run_folder import Run, open_run
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from finetune.run_folder import open_run
 
 __all__ = ["Artifact", "export_run", "open_artifact"]
 
-FP32_FILE = "onnx/model.onnx"  # the name transformers.js and Optimum look for
 FUSED_FILE = f"{SCRATCH}/model_fused.onnx"  # int8's parent, checked but not shipped
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """What later stages must know of a model after its weights have been let go."""
-
-    heads: int
-    hidden_size: int
-    head_modules: tuple[str, ...]
+Section = ExportSection | SpeechExportSection
 
 
 def export_run(
@@ -75,33 +55,23 @@ def export_run(
     and GateError is raised. Raises KotuneError for wrong input; then nothing is written.
     """
     run = open_run(run_folder)
-    if run.is_speech:
-        from export.tasks.speech import export_speech_run
-
-        return export_speech_run(run, target, overrides=overrides, report=report)
     settings = export_settings(run.recipe, overrides)
     target = Path(target) if target is not None else Path("artifacts") / run.name
     check_target(target)
     check_target(failed_target(target))
-    check_precisions(() if settings.search else settings.precisions, settings.device)
-    thresholds = Thresholds(
-        settings.max_logit_difference,
-        settings.max_accuracy_drop,
-        settings.flip_margin,
-        settings.max_flipped_above_margin,
-    )
-    ladder = Ladder(choose_rows(run, settings.check_rows), thresholds, report)
+    searching = isinstance(settings, ExportSection) and settings.search
+    check_precisions(() if searching else settings.precisions, settings.device)
+    task = open_task(run, settings)
+    ladder = Ladder(task.checks, report)
     with building_folder(target) as folder:
-        _build(run, settings, ladder, folder)
+        _build(task, settings, ladder, folder)
         published = failed_target(target) if ladder.failures else target
         publish_artifact(folder, published)
     ladder.gate(kept=published)
     return open_artifact(published, verify=False)
 
 
-def export_settings(
-    recipe: FinetuneRecipe | SpeechRecipe, overrides: Sequence[str]
-) -> ExportSection | SpeechExportSection:
+def export_settings(recipe: FinetuneRecipe | SpeechRecipe, overrides: Sequence[str]) -> Section:
     """The recipe's export section with ``key=value`` or ``export.key=value`` applied."""
     named = []
     for override in overrides:
@@ -117,168 +87,113 @@ def export_settings(
     return check_recipe(type(recipe), content, "export").export
 
 
-def _build(run: Run, settings: ExportSection, ladder: Ladder, folder: Path) -> None:
+def _build(task: Task, settings: Section, ladder: Ladder, folder: Path) -> None:
     """Fill ``folder`` stage by stage; the models of one stage are freed before the next."""
-    tokenizer = _save_tokenizer(run, folder)
-    _check_reloaded(run, tokenizer, ladder)
+    task.climb_trained(ladder)
     gc.collect()  # adapters hold their model in cycles, and two large ones need not fit
-    encoder, facts = _export_merged(run, tokenizer, settings, ladder, folder)
+    exported = task.export_merged(ladder, folder)
     gc.collect()
-    facts |= describe_origin(run, folder, settings.license)
-    manifest = _describe(run, settings, tokenizer, facts)
+    manifest = _describe(task, settings, exported.facts, folder)
     files = manifest["files"]
 
     files["fp32"] = {"path": FP32_FILE}
-    _check_runtime(folder, manifest, ladder, "fp32", ("onnx-fp32", "float", "merged"))
-    fused, parent = _fuse(folder, manifest, ladder, encoder)
+    write_draft(folder, manifest)
+    task.climb_fp32(ladder, folder, "onnx-fp32", "merged")
+    climb = partial(_climb_file, task, ladder, folder, manifest)
+    fused, parent = _fuse(folder, manifest, ladder.report, exported, climb)
 
-    workshop = Workshop(
-        folder=folder,
-        manifest=manifest,
-        **asdict(encoder),
-        plain=folder / FP32_FILE,
-        fused=fused,
-        make_feeds=partial(calibration_feeds, run, settings.calibration_rows, folder, manifest),
-        smooth_alpha=settings.smooth_alpha,
-        int8_embeddings=settings.int8_embeddings,
-        device=settings.device,
-    )
-
-    def check(precision: str, step: tuple[str, Any, str]) -> None:
-        _check_runtime(folder, manifest, ladder, precision, step, provider=settings.device)
-
-    if settings.search:
-        made = search_files(workshop, settings, ladder)
-    else:
-        made = asked_files(workshop, settings.precisions, settings.calibration)
-    keep_files(workshop, made, check, parent)
-    measure_all_stability(workshop, settings, ladder, run.recipe.seed)
+    workshop = _open_workshop(task, settings, exported, folder, manifest, fused)
+    made = task.make_files(workshop, ladder)
+    keep_files(workshop, made, partial(climb, provider=settings.device), parent)
+    task.measure_stability(workshop, ladder)
     files.pop("fused", None)
     for entry in files.values():
         entry["bytes"] = model_bytes(folder / entry["path"])
     manifest["status"] = "failed" if ladder.failures else "passed"
     manifest["ladder"] = [step.as_dict() for step in ladder.steps]
-    write_predict(folder)
-    write_card(folder, manifest)
+    write_predict(folder, task.bundle)
+    task.write_card(folder, manifest)
     write_manifest(folder, manifest)
 
 
-def _save_tokenizer(run: Run, folder: Path) -> PreTrainedTokenizerBase:
-    """Copy the run's tokenizer; clients of the artifact truncate where training did."""
-    from finetune.models.loading import load_tokenizer
-
-    tokenizer = load_tokenizer(run.folder / "model")
-    if not tokenizer.is_fast or tokenizer.pad_token_id is None:
-        raise ModelError(
-            "the artifact needs a fast tokenizer with a padding token",
-            received=type(tokenizer).__name__,
-        )
-    tokenizer.model_max_length = run.max_length
-    tokenizer.save_pretrained(folder)
-    return tokenizer
-
-
-def _check_reloaded(run: Run, tokenizer: PreTrainedTokenizerBase, ladder: Ladder) -> None:
-    """Training's stored logits, then the model read back from disk, in fp32."""
-    from finetune.models.loading import load_trained, predict_logits
-
-    ladder.climb("training", "reference", ladder.rows.stored_logits)
-    exact = run.info.get("evaluation_precision", "fp32") == "fp32"
-    model = load_trained(run)
-    logits = predict_logits(model, tokenizer, ladder.rows.texts, max_length=run.max_length)
-    ladder.climb("reloaded", "float" if exact else "reported", logits, "training")
-
-
-def _export_merged(
-    run: Run,
-    tokenizer: PreTrainedTokenizerBase,
-    settings: ExportSection,
+def _climb_file(
+    task: Task,
     ladder: Ladder,
     folder: Path,
-) -> tuple[Encoder, dict[str, Any]]:
-    """Merge, check, write fp32 ONNX and config.json; PyTorch is done after this."""
-    from export.graph.merge_choice import merge_best
-    from export.graph.to_onnx import export_onnx
-    from finetune.models.loading import predict_logits
-
-    def classify(model: PreTrainedModel) -> np.ndarray:
-        return predict_logits(model, tokenizer, ladder.rows.texts, max_length=run.max_length)
-
-    merged = merge_best(run, settings.merge_base, classify, ladder.rows.labels)
-    kind = "quantized" if merged.base == "original" else "float"  # NF4's errors are gone
-    ladder.climb("merged", kind, merged.logits, "reloaded")
-    model = merged.model
-    model.config.save_pretrained(folder)
-    graph = export_onnx(model, folder / FP32_FILE, opset=settings.opset)
-    facts = {"opset": graph.opset, "inputs": list(graph.inputs), "outputs": list(graph.outputs)}
-    if merged.base is not None:
-        facts |= {"merge_base": merged.base, "merges": merged.measured}
-    return _describe_encoder(model), facts
-
-
-def _describe_encoder(model: PreTrainedModel) -> Encoder:
-    children = {name for name, _ in model.named_children()}
-    config = model.config
-    return Encoder(
-        heads=config.num_attention_heads,
-        hidden_size=config.hidden_size,
-        head_modules=tuple(sorted(children - {model.base_model_prefix})),
-    )
+    manifest: dict[str, Any],
+    precision: str,
+    step: tuple[str, Kind, str],
+    provider: str = "cpu",
+) -> None:
+    """Climb one step, (name, kind, step before), with the shipped runtime."""
+    write_draft(folder, manifest)
+    name, kind, before = step
+    answers = task.answer(folder, precision, ladder.checks.rows, provider=provider)
+    ladder.climb(name, kind, answers, before)
 
 
 def _fuse(
-    folder: Path, manifest: dict[str, Any], ladder: Ladder, encoder: Encoder
+    folder: Path,
+    manifest: dict[str, Any],
+    report: Callable[[str], None],
+    exported: Exported,
+    climb: Callable[[str, tuple[str, Kind, str]], None],
 ) -> tuple[Path | None, str]:
     """The fused graph, None where the patterns do not match; the step of the last float graph."""
     from export.graph.fusion import fuse_graph
 
+    if not exported.heads:
+        return None, "onnx-fp32"
     fused = folder / FUSED_FILE
     count = fuse_graph(
-        folder / FP32_FILE, fused, heads=encoder.heads, hidden_size=encoder.hidden_size
+        folder / FP32_FILE, fused, heads=exported.heads, hidden_size=exported.hidden_size
     )
     manifest["fused_attentions"] = count
     if count == 0:
-        ladder.report("attention could not be fused; int8 is made from the plain graph")
+        report("attention could not be fused; int8 is made from the plain graph")
         return None, "onnx-fp32"
     manifest["files"]["fused"] = {"path": FUSED_FILE}
-    _check_runtime(folder, manifest, ladder, "fused", ("onnx-fused", "float", "onnx-fp32"))
+    climb("fused", ("onnx-fused", "float", "onnx-fp32"))
     return fused, "onnx-fused"
 
 
-def _check_runtime(
+def _open_workshop(
+    task: Task,
+    settings: Section,
+    exported: Exported,
     folder: Path,
     manifest: dict[str, Any],
-    ladder: Ladder,
-    precision: str,
-    step: tuple[str, Any, str],
-    provider: str = "cpu",
-) -> None:
-    """Climb one step with the shipped runtime; fp32 also on single rows, without padding."""
-    from export.runtime.classifier import OnnxClassifier
+    fused: Path | None,
+) -> Workshop:
+    return Workshop(
+        folder=folder,
+        manifest=manifest,
+        head_modules=exported.head_modules,
+        heads=exported.heads,
+        hidden_size=exported.hidden_size,
+        plain=folder / FP32_FILE,
+        fused=fused,
+        make_feeds=partial(task.make_feeds, folder, manifest),
+        run_file=partial(task.answer, folder, provider=settings.device),
+        smooth_alpha=settings.smooth_alpha,
+        int8_embeddings=getattr(settings, "int8_embeddings", False),
+        device=settings.device,
+        float_types=task.float_types,
+    )
 
-    write_draft(folder, manifest)
-    classifier = OnnxClassifier(folder, precision, provider=provider, verify=False)
-    name, kind, before = step
-    texts = ladder.rows.texts
-    ladder.climb(name, kind, classifier.logits(texts), before)
-    if precision == "fp32":
-        alone: np.ndarray = unpadded_logits(classifier.logits, texts)
-        ladder.climb(f"{name}-unpadded", kind, alone, before)
 
-
-def _describe(
-    run: Run, settings: ExportSection, tokenizer: PreTrainedTokenizerBase, facts: dict[str, Any]
-) -> dict[str, Any]:
+def _describe(task: Task, settings: Section, facts: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The manifest so far: everything that is known before the graphs are checked."""
+    run = task.run
     return {
         "name": run.name,
+        "task": task.name,
         "status": "building",
         "method": run.method,
         "base": run.base,
         "labels": list(run.labels),
         "max_length": run.max_length,
-        "padding_side": "right",
-        "pad_token_id": tokenizer.pad_token_id,
+        **task.describe(),
         **facts,
         "files": {},
         "settings": settings.model_dump(mode="json"),

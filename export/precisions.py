@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from export.checks.accuracy import Ladder
+from export.checks.ladder import Ladder
 from export.checks.stability import measure_stability
 from export.graph.files import external_data_needed, save_graph
 from export.graph.reading import load_graph
@@ -87,7 +87,7 @@ def measure_all_stability(
     for key, entry in workshop.manifest["files"].items():
         if key not in keys or settings.device != "cpu":
             continue
-        texts = ladder.rows.texts[: settings.stability_rows]
+        texts = ladder.checks.rows[: settings.stability_rows]
         measured = measure_stability(
             workshop.folder, workshop.folder / entry["path"], workshop.manifest, texts, seed=seed
         )
@@ -107,9 +107,9 @@ def search_files(workshop: Workshop, settings: ExportSection, ladder: Ladder) ->
     """Run the search on the ladder's rows and store its table and winner; the files to keep."""
     search = Search(
         workshop,
-        ladder.rows.texts,
-        ladder.rows.labels,
-        ladder.logits("onnx-fp32"),
+        ladder.checks.rows,
+        ladder.checks.chosen.labels,
+        ladder.answers("onnx-fp32"),
         Budget(settings.max_accuracy_drop, settings.sensitivity_rows, settings.timing_rows),
         ladder.report,
     )
@@ -117,7 +117,7 @@ def search_files(workshop: Workshop, settings: ExportSection, ladder: Ladder) ->
     workshop.manifest["search"] = {
         "device": settings.device,
         "max_accuracy_drop": settings.max_accuracy_drop,
-        "rows": len(ladder.rows.texts),
+        "rows": len(ladder.checks.rows),
         "instruction_set": workshop.instruction_set.name,
         "tried": search.table(kept),
     }

@@ -16,6 +16,7 @@ from finetune.core.errors import FolderError
 from finetune.core.files import publish_folder, read_json, sha256_file, write_json
 
 MANIFEST = "manifest.json"
+FP32_FILE = "onnx/model.onnx"  # the name transformers.js and Optimum look for
 SCRATCH = ".work"  # inside a folder under construction; never published
 
 

@@ -1,19 +1,16 @@
-"""The ladder of checks: each stage of an export against the one before, on real rows."""
+"""What a classifier's stages are measured by: logits, labels and accuracy on validation rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from export.checks.ladder import Kind, Step
 from export.checks.rows import draw_validation
-from finetune.core.errors import GateError
 from finetune.metrics.classification import classification_metrics, f1_interval, paired_difference
 from finetune.run_folder import Run, logits_of
 
-Kind = Literal["reference", "reported", "float", "quantized"]
 UNPADDED_ROWS = 256  # single rows cost the most time of all checks; padding errors show in few
 
 
@@ -36,20 +33,15 @@ class Thresholds:
     max_flipped_above_margin: float = 0.05  # quantised stages, a share of the rows
 
 
-@dataclass(frozen=True)
-class Step:
-    """One rung: a stage's figures on ``rows`` rows, compared with the stage ``before``.
+@dataclass(frozen=True, kw_only=True)
+class AccuracyStep(Step):
+    """A rung of a classifier.
 
     ``flipped_above_margin`` counts the flipped labels whose two best logits were further apart
     than ``flip_margin`` in the stage before. ``mcnemar_p`` tests accuracy against the first
-    stage on the same rows: ``gained`` are right only here, ``lost`` only there. ``failure`` says
-    which limit was crossed.
+    stage on the same rows: ``gained`` are right only here, ``lost`` only there.
     """
 
-    name: str
-    kind: Kind
-    before: str | None
-    rows: int
     accuracy: float | None
     accuracy_interval: tuple[float, float] | None
     f1_macro: float | None
@@ -61,76 +53,59 @@ class Step:
     gained: int | None = None
     lost: int | None = None
     mcnemar_p: float | None = None
-    failure: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """The same, ready for JSON."""
-        return asdict(self)
-
-    def describe(self) -> str:
-        """One line for the reader."""
+    def summary(self) -> str:
+        """Accuracy, and what changed against the stage before."""
         accuracy = "not finite" if self.accuracy is None else f"accuracy {self.accuracy:.4f}"
         if self.before is None:
-            return f"{self.name:<20} {accuracy} on {self.rows} rows"
+            return f"{accuracy} on {self.rows} rows"
         drift = self.largest_logit_difference
         largest = "not finite" if drift is None else f"{drift:.1e}"
-        line = (
-            f"{self.name:<20} {accuracy}, {self.flipped} flipped, "
+        return (
+            f"{accuracy}, {self.flipped} flipped, "
             f"largest logit difference {largest} against {self.before}"
         )
-        return f"{line}  FAILED: {self.failure}" if self.failure else line
 
 
-@dataclass
-class Ladder:
-    """The rungs climbed so far; a failed one is kept and told at the end by ``gate``."""
+@dataclass(frozen=True)
+class AccuracyChecks:
+    """A classifier's check rows, and what its stages may change; answers are logits (n, labels).
 
-    rows: CheckRows
+    Fewer answers than rows are those of the first rows.
+    """
+
+    chosen: CheckRows
     thresholds: Thresholds
-    report: Callable[[str], None]
-    steps: list[Step] = field(default_factory=list)
-    other_failures: list[tuple[str, str]] = field(default_factory=list)
-    _logits: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def climb(self, name: str, kind: Kind, logits: np.ndarray, before: str | None = None) -> Step:
-        """Add a stage: logits (n, labels) of the first n check rows; ``before`` a stage's name."""
-        earlier = None if before is None else self._logits[before][: len(logits)]
-        labels = self.rows.labels[: len(logits)]
-        step = compare(name, kind, logits, labels, before, earlier, self.thresholds.flip_margin)
-        if self.steps:
-            step = against_first(step, logits, self._logits[self.steps[0].name], labels)
-        accuracy = next((old.accuracy for old in self.steps if old.name == before), None)
-        step = replace(step, failure=find_failure(step, accuracy, self.thresholds))
-        self.steps.append(step)
-        self._logits[name] = logits
-        self.report(step.describe())
-        return step
-
-    def fail(self, name: str, failure: str) -> None:
-        """Keep a limit crossed outside the steps, such as a file's stability."""
-        self.other_failures.append((name, failure))
-        self.report(f"{name:<20} FAILED: {failure}")
 
     @property
-    def failures(self) -> list[tuple[str, str]]:
-        """(name, which limit) of everything that crossed one."""
-        failed = [(step.name, step.failure) for step in self.steps if step.failure]
-        return failed + self.other_failures
+    def rows(self) -> tuple[str, ...]:
+        """The texts."""
+        return self.chosen.texts
 
-    def logits(self, name: str) -> np.ndarray:
-        """The logits of a stage climbed before."""
-        return self._logits[name]
+    def measure(
+        self,
+        name: str,
+        kind: Kind,
+        answers: np.ndarray,
+        before: AccuracyStep | None,
+        earlier: np.ndarray | None,
+        first: np.ndarray | None,
+    ) -> AccuracyStep:
+        """The figures of one stage, judged."""
+        count, told = len(answers), before and before.name
+        labels = self.chosen.labels[:count]
+        earlier = None if earlier is None else earlier[:count]
+        step = compare(name, kind, answers, labels, told, earlier, self.thresholds.flip_margin)
+        step = step if first is None else against_first(step, answers, first, labels)
+        failure = find_failure(step, before and before.accuracy, self.thresholds)
+        return replace(step, failure=failure)
 
-    def gate(self, kept: object) -> None:
-        """Raise GateError naming every failed step; ``kept`` is where the files are."""
-        if self.failures:
-            raise GateError(
-                "the export does not agree with the trained model",
-                received="\n            ".join(f"{name}: {told}" for name, told in self.failures),
-                allowed=f"float stages within {self.thresholds.max_logit_difference:g}, "
-                f"quantised ones within {self.thresholds.max_accuracy_drop:g} of accuracy",
-                next_step=f"inspect {kept}/manifest.json; limits are export.* of the recipe",
-            )
+    def limits(self) -> str:
+        """What stages may change, in one clause."""
+        return (
+            f"float stages within {self.thresholds.max_logit_difference:g}, "
+            f"quantised ones within {self.thresholds.max_accuracy_drop:g} of accuracy"
+        )
 
 
 def choose_rows(run: Run, count: int) -> CheckRows:
@@ -151,11 +126,11 @@ def compare(
     before: str | None,
     earlier: np.ndarray | None,
     flip_margin: float,
-) -> Step:
+) -> AccuracyStep:
     """The figures of one stage, without judging them; arrays are (n, labels) and (n,)."""
     finite = bool(np.isfinite(logits).all())
     metrics = classification_metrics(labels, logits) if finite else None
-    step = Step(
+    step = AccuracyStep(
         name=name,
         kind=kind,
         before=before,
@@ -180,7 +155,9 @@ def compare(
     )
 
 
-def against_first(step: Step, logits: np.ndarray, first: np.ndarray, labels: np.ndarray) -> Step:
+def against_first(
+    step: AccuracyStep, logits: np.ndarray, first: np.ndarray, labels: np.ndarray
+) -> AccuracyStep:
     """The step with McNemar's test against the first stage on the same rows."""
     if step.accuracy is None:
         return step
@@ -190,7 +167,9 @@ def against_first(step: Step, logits: np.ndarray, first: np.ndarray, labels: np.
     return replace(step, gained=paired.gained, lost=paired.lost, mcnemar_p=paired.p_value)
 
 
-def find_failure(step: Step, accuracy_before: float | None, thresholds: Thresholds) -> str | None:
+def find_failure(
+    step: AccuracyStep, accuracy_before: float | None, thresholds: Thresholds
+) -> str | None:
     """Which limit the step crosses, with its figure; None where it crosses none."""
     if step.accuracy is None:
         return "logits are not finite numbers"
@@ -208,7 +187,7 @@ def find_failure(step: Step, accuracy_before: float | None, thresholds: Threshol
 
 
 def _find_quantized_failure(
-    step: Step, accuracy_before: float | None, thresholds: Thresholds
+    step: AccuracyStep, accuracy_before: float | None, thresholds: Thresholds
 ) -> str | None:
     if accuracy_before is None:
         return None
@@ -222,8 +201,3 @@ def _find_quantized_failure(
             f"{thresholds.flip_margin:g}, allowed {allowed:.1%}"
         )
     return None
-
-
-def unpadded_logits(classify: Callable[[Sequence[str]], np.ndarray], texts: Sequence[str]) -> Any:
-    """Logits (n, labels) of the first UNPADDED_ROWS texts, each run alone."""
-    return np.concatenate([classify([text]) for text in texts[:UNPADDED_ROWS]])

@@ -1,21 +1,16 @@
-"""The ladder of checks for speech: each stage against the one before, on real recordings."""
+"""What a recogniser's stages are measured by: logits and word errors on validation recordings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from export.checks.ladder import Kind, Step
 from export.checks.rows import draw_validation
-from finetune.core.errors import GateError
 from finetune.data.audio import read_audio
 from finetune.metrics.word_errors import speech_metrics, wer_difference
 from finetune.run_folder import Run
-from finetune.tasks.speech.ctc import SpeechSettings, decode_ids
-
-Kind = Literal["reference", "reported", "float", "quantized"]
 
 
 @dataclass(frozen=True)
@@ -36,17 +31,29 @@ class SpeechThresholds:
 
 
 @dataclass(frozen=True)
-class SpeechStep:
-    """One rung: a stage's figures, compared with the stage ``before``.
+class Heard:
+    """A stage's answers: a transcript of each recording, and its logits (frames, labels).
+
+    Training stored transcripts only.
+    """
+
+    texts: list[str]
+    logits: list[np.ndarray] | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether every logit there is is a finite number."""
+        return self.logits is None or all(np.isfinite(one).all() for one in self.logits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechStep(Step):
+    """A rung of a speech recogniser.
 
     ``changed`` transcripts are those that differ from the stage before by any character;
     ``wer_increase`` and its interval are paired over recordings.
     """
 
-    name: str
-    kind: Kind
-    before: str | None
-    rows: int
     wer: float
     wer_interval: tuple[float, float]
     cer: float
@@ -55,110 +62,84 @@ class SpeechStep:
     changed: int | None = None
     wer_increase: float | None = None
     wer_increase_interval: tuple[float, float] | None = None
-    failure: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """The same, ready for JSON."""
-        return asdict(self)
-
-    def describe(self) -> str:
-        """One line for the reader."""
-        line = f"{self.name:<20} WER {self.wer:.2%}"
+    def summary(self) -> str:
+        """Word error rate, and what changed against the stage before."""
+        text = f"WER {self.wer:.2%}"
         if self.before is None:
-            return f"{line} on {self.rows} recordings"
+            return f"{text} on {self.rows} recordings"
         drift = self.largest_logit_difference
         told = "" if drift is None else f", largest logit difference {drift:.1e}"
-        line += f", {self.changed} transcripts changed{told} against {self.before}"
-        return f"{line}  FAILED: {self.failure}" if self.failure else line
+        return f"{text}, {self.changed} transcripts changed{told} against {self.before}"
 
 
-@dataclass
-class SpeechLadder:
-    """The rungs climbed so far; a failed one is kept and told at the end by ``gate``."""
+@dataclass(frozen=True)
+class SpeechChecks:
+    """A recogniser's check recordings, and what its stages may change."""
 
-    recordings: CheckRecordings
-    settings: SpeechSettings
+    chosen: CheckRecordings
     thresholds: SpeechThresholds
-    report: Callable[[str], None]
-    steps: list[SpeechStep] = field(default_factory=list)
-    _logits: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    _texts: dict[str, list[str]] = field(default_factory=dict)
 
-    def start(self) -> SpeechStep:
-        """The first rung: the transcripts that training stored."""
-        return self._add("training", "reference", list(self.recordings.stored), None, None)
+    @property
+    def rows(self) -> tuple[np.ndarray, ...]:
+        """The recordings."""
+        return self.chosen.waves
 
-    def climb(
-        self, name: str, kind: Kind, logits: list[np.ndarray], before: str | None = None
-    ) -> SpeechStep:
-        """Add a stage: logits (frames, labels) of every recording; ``before`` a stage's name."""
-        texts = [decode_ids(one.argmax(axis=-1), self.settings) for one in logits]
-        return self._add(name, kind, texts, logits, before)
-
-    def _add(
+    def measure(
         self,
         name: str,
         kind: Kind,
-        texts: list[str],
-        logits: list[np.ndarray] | None,
-        before: str | None,
+        answers: Heard,
+        before: SpeechStep | None,
+        earlier: Heard | None,
+        first: Heard | None,
     ) -> SpeechStep:
-        found = speech_metrics(self.recordings.references, texts)
-        step = SpeechStep(name, kind, before, found.rows, found.wer, found.wer_interval, found.cer)
-        if before is not None:
-            step = self._compare(step, texts, logits)
-        step = replace(step, failure=find_speech_failure(step, logits, self.thresholds))
-        self.steps.append(step)
-        self._texts[name] = texts
-        if logits is not None:
-            self._logits[name] = logits
-        self.report(step.describe())
-        return step
+        """The figures of one stage, judged."""
+        found = speech_metrics(self.chosen.references, answers.texts)
+        step = SpeechStep(
+            name=name,
+            kind=kind,
+            before=before and before.name,
+            rows=found.rows,
+            wer=found.wer,
+            wer_interval=found.wer_interval,
+            cer=found.cer,
+        )
+        if earlier is not None:
+            step = self._compare(step, answers, earlier)
+        return replace(step, failure=find_speech_failure(step, answers, self.thresholds))
 
-    def _compare(
-        self, step: SpeechStep, texts: list[str], logits: list[np.ndarray] | None
-    ) -> SpeechStep:
-        gap = wer_difference(self.recordings.references, texts, self._texts[step.before])
+    def _compare(self, step: SpeechStep, answers: Heard, earlier: Heard) -> SpeechStep:
+        gap = wer_difference(self.chosen.references, answers.texts, earlier.texts)
         step = replace(
             step,
             changed=gap.changed,
             wer_increase=gap.difference,
             wer_increase_interval=gap.interval,
         )
-        earlier = self._logits.get(step.before)
-        if earlier is None or logits is None or not all(np.isfinite(one).all() for one in logits):
+        if earlier.logits is None or answers.logits is None or not answers.finite:
             return step
-        drifts = [np.abs(now - then) for now, then in zip(logits, earlier, strict=True)]
+        pairs = zip(answers.logits, earlier.logits, strict=True)
+        drifts = [np.abs(now - then) for now, then in pairs]
         return replace(
             step,
             largest_logit_difference=float(max(one.max() for one in drifts)),
             mean_logit_difference=float(np.concatenate([one.ravel() for one in drifts]).mean()),
         )
 
-    @property
-    def failures(self) -> list[SpeechStep]:
-        """The rungs that crossed a limit."""
-        return [step for step in self.steps if step.failure]
-
-    def gate(self, kept: object) -> None:
-        """Raise GateError naming every failed step; ``kept`` is where the files are."""
-        if self.failures:
-            raise GateError(
-                "the export does not agree with the trained model",
-                received="\n            ".join(
-                    f"{step.name}: {step.failure}" for step in self.failures
-                ),
-                allowed=f"float stages within {self.thresholds.max_logit_difference:g}, "
-                f"quantised ones within {self.thresholds.max_wer_increase:g} of word error rate",
-                next_step=f"inspect {kept}/manifest.json; limits are export.* of the recipe",
-            )
+    def limits(self) -> str:
+        """What stages may change, in one clause."""
+        return (
+            f"float stages within {self.thresholds.max_logit_difference:g}, "
+            f"quantised ones within {self.thresholds.max_wer_increase:g} of word error rate"
+        )
 
 
 def find_speech_failure(
-    step: SpeechStep, logits: list[np.ndarray] | None, thresholds: SpeechThresholds
+    step: SpeechStep, answers: Heard, thresholds: SpeechThresholds
 ) -> str | None:
     """Which limit the step crosses, with its figure; None where it crosses none."""
-    if logits is not None and not all(np.isfinite(one).all() for one in logits):
+    if not answers.finite:
         return "logits are not finite numbers"
     if step.before is None or step.kind == "reported":
         return None

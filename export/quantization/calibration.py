@@ -1,19 +1,33 @@
-"""Training recordings as calibration batches: never validation's or test's, and never padded."""
+"""Training rows as calibration batches: never validation's or test's, and never padded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from export.checks.rows import draw_calibration
-from export.graph.feeds import Feed
+from export.graph.feeds import Feed, encode_texts, unpadded_feeds
 from finetune.core.errors import DataError
 from finetune.data.audio import AudioError, AudioSource, read_audio
-from finetune.run_folder import Run
+from finetune.run_folder import Run, read_rows
 from finetune.tasks.speech.ctc import SpeechSettings, prepare_wave
 
 CALIBRATED = ("int8-static", "openvino-int8")
+
+
+def calibration_texts(run: Run, count: int) -> list[str]:
+    """``count`` texts of the training split, drawn with the recipe's seed; never other rows."""
+    texts = read_rows(run, "train")["text"].tolist()
+    return [texts[index] for index in draw_calibration(len(texts), count, run.recipe.seed)]
+
+
+def calibration_feeds(run: Run, count: int, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
+    """The same as batches without padding, by the tokenizer of the artifact's ``folder``."""
+    rows = encode_texts(folder, calibration_texts(run, count), manifest["max_length"])
+    return unpadded_feeds(rows, manifest["inputs"])
 
 
 def calibration_recordings(run: Run, count: int) -> list[AudioSource]:

@@ -31,7 +31,7 @@ def rank_layers(
     for layer in layers:
         others = tuple(name for name in layers if name != layer)
         build_candidate(replace(candidate, float_layers=others), workshop, path)
-        difference = float(np.abs(workshop.classify(path, texts) - reference).mean())
+        difference = float(np.abs(workshop.answer(path, texts) - reference).mean())
         found.append((layer, difference))
         for part in path.parent.iterdir():
             part.unlink()

@@ -171,7 +171,7 @@ class Search:
         trial.path = self.workshop.scratch(candidate.name) / f"model{suffix}"
         try:
             trial.facts = build_candidate(candidate, self.workshop, trial.path)
-            self._measure(trial, self.workshop.classify(trial.path, self.texts))
+            self._measure(trial, self.workshop.answer(trial.path, self.texts))
         except Exception as fault:  # of a quantiser or a runtime: this candidate failed, no other
             trial.rejected = f"{type(fault).__name__}: {' '.join(str(fault).split())[:200]}"
             self.report(f"{candidate.name}: {trial.rejected}")

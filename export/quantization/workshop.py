@@ -6,18 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from export.artifact.folder import SCRATCH, write_draft
-from export.checks.rows import draw_calibration
-from export.graph.feeds import Feed, encode_texts, unpadded_feeds
+from export.graph.feeds import Feed
 from export.graph.reading import load_graph
 from export.quantization.dynamic import InstructionSet, host_instruction_set
-
-if TYPE_CHECKING:
-    from finetune.run_folder import Run
 
 TRIAL = "trial"  # the manifest's key of a file that is only being tried
 
@@ -31,6 +25,7 @@ class Workshop:
     head_modules: tuple[str, ...]
     plain: Path
     make_feeds: Callable[[], list[Feed]]
+    run_file: Callable[[str, Sequence[Any]], Any]  # a precision's answers by the shipped runtime
     smooth_alpha: float
     device: str
     float_types: tuple[str, ...] = ()  # OpenVINO's operators that NNCF leaves alone
@@ -94,24 +89,7 @@ class Workshop:
         entry = {"path": path.relative_to(self.folder).as_posix()}
         write_draft(self.folder, {**self.manifest, "files": {TRIAL: entry}})
 
-    def classify(self, path: Path, texts: Sequence[str]) -> np.ndarray:
-        """Logits (n, labels) of ``texts`` from a model file, with the shipped runtime."""
-        from export.runtime.classifier import OnnxClassifier
-
+    def answer(self, path: Path, rows: Sequence[Any]) -> Any:
+        """Answers of a model file, with the shipped runtime."""
         self.show(path)
-        classifier = OnnxClassifier(self.folder, TRIAL, provider=self.device, verify=False)
-        return classifier.logits(texts)
-
-
-def calibration_texts(run: Run, count: int) -> list[str]:
-    """``count`` texts of the training split, drawn with the recipe's seed; never other rows."""
-    from finetune.run_folder import read_rows
-
-    texts = read_rows(run, "train")["text"].tolist()
-    return [texts[index] for index in draw_calibration(len(texts), count, run.recipe.seed)]
-
-
-def calibration_feeds(run: Run, count: int, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
-    """The same as batches without padding, by the tokenizer of the artifact's ``folder``."""
-    rows = encode_texts(folder, calibration_texts(run, count), manifest["max_length"])
-    return unpadded_feeds(rows, manifest["inputs"])
+        return self.run_file(TRIAL, rows)

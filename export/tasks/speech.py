@@ -1,196 +1,136 @@
-"""The story of a speech export: a run folder in, a checked artifact folder out."""
+"""Speech recognition as a guest of the export."""
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.artifact.folder import (
-    Artifact,
-    building_folder,
-    check_target,
-    failed_target,
-    open_artifact,
-    publish_artifact,
-    write_draft,
-    write_manifest,
-)
+from export.artifact.folder import FP32_FILE
 from export.artifact.speech_card import write_speech_card
+from export.checks.ladder import Ladder
 from export.checks.word_errors import (
-    CheckRecordings,
-    SpeechLadder,
+    Heard,
+    SpeechChecks,
     SpeechThresholds,
     choose_recordings,
 )
-from export.graph.files import model_bytes
-from export.precisions import asked_files, check_precisions, keep_files
+from export.graph.feeds import Feed
 from export.quantization.calibration import CALIBRATED, calibration_recordings, read_feeds
-from export.quantization.workshop import Workshop
 from export.runtime.bundle import SPEECH as SPEECH_BUNDLE
-from export.runtime.bundle import write_predict
+from export.tasks.task import Exported, Task
 from finetune.core.files import sha256_file
-from finetune.core.provenance import collect_provenance
-from finetune.data.audio import AudioSource
 from finetune.recipes.kinds import SPEECH
 from finetune.recipes.speech import SpeechExportSection
 from finetune.run_folder import Run
-from finetune.tasks.speech.ctc import SpeechSettings, run_batch, run_many
+from finetune.tasks.speech.ctc import Frames, SpeechSettings, decode_ids, run_batch, run_many
 
-FP32_FILE = "onnx/model.onnx"
+if TYPE_CHECKING:
+    from export.runtime.transcriber import OnnxTranscriber
+
 HEAD = ("lm_head",)
 CONVOLUTIONS = ("Convolution", "GroupConvolution")  # in int8 they move the logits far more
 PADDING = "onnx-fp32-padded"  # group norm only: what padding would do, which the runtime never does
 
 
-def export_speech_run(
-    run: Run,
-    target: Path | str | None = None,
-    *,
-    overrides: Sequence[str] = (),
-    report: Callable[[str], None] = lambda line: None,
-) -> Artifact:
-    """Merge, export, quantise and check a speech run; publish ``target`` (artifacts/<run name>).
+class SpeechTask(Task):
+    """Rows are recordings at the model's rate, answers are transcripts and their logits."""
 
-    Every stage is compared with the one before on validation recordings; when a limit is
-    crossed, everything made is published as ``<target>.failed`` and GateError is raised.
-    Raises KotuneError for what cannot be made here; then nothing is written.
-    """
-    from export.exporting import export_settings
+    name = SPEECH
+    bundle = SPEECH_BUNDLE
+    float_types = CONVOLUTIONS
+    checks: SpeechChecks
 
-    settings = export_settings(run.recipe, overrides)
-    target = Path(target) if target is not None else Path("artifacts") / run.name
-    check_target(target)
-    check_target(failed_target(target))
-    check_precisions(settings.precisions, settings.device)
-    recordings = choose_recordings(run, settings.check_rows)
-    calibrated = set(CALIBRATED) & set(settings.precisions or ())
-    training = calibration_recordings(run, settings.calibration_rows) if calibrated else []
-    with building_folder(target) as folder:
-        ladder = _build(run, settings, recordings, training, folder, report)
-        published = failed_target(target) if ladder.failures else target
-        publish_artifact(folder, published)
-    ladder.gate(kept=published)
-    return open_artifact(published, verify=False)
+    def __init__(self, run: Run, settings: SpeechExportSection) -> None:
+        from finetune.tasks.speech.model import run_settings
 
+        super().__init__(run, settings)
+        thresholds = SpeechThresholds(settings.max_logit_difference, settings.max_wer_increase)
+        self.checks = SpeechChecks(choose_recordings(run, settings.check_rows), thresholds)
+        self.inference = run_settings(run)
+        calibrated = set(CALIBRATED) & set(settings.precisions or ())
+        count = settings.calibration_rows
+        self._training = calibration_recordings(run, count) if calibrated else []
 
-def _build(
-    run: Run,
-    settings: SpeechExportSection,
-    recordings: CheckRecordings,
-    training: Sequence[AudioSource],
-    folder: Path,
-    report: Callable[[str], None],
-) -> SpeechLadder:
-    """Fill ``folder`` stage by stage; PyTorch's model is freed before the runtime's are loaded.
+    def climb_trained(self, ladder: Ladder) -> None:
+        """Training's stored transcripts, then the model read back from disk."""
+        from finetune.tasks.speech.model import load_trained_speech
 
-    ``training`` recordings calibrate.
-    """
-    from finetune.tasks.speech.model import run_settings
+        ladder.climb("training", "reference", Heard(list(self.checks.chosen.stored)))
+        ladder.climb("reloaded", "float", self._hear(load_trained_speech(self.run)), "training")
 
-    thresholds = SpeechThresholds(settings.max_logit_difference, settings.max_wer_increase)
-    ladder = SpeechLadder(recordings, run_settings(run), thresholds, report)
-    ladder.start()
-    facts = _export_merged(run, settings, ladder, folder)
-    gc.collect()
-    manifest = _describe(run, settings, facts)
-    files = manifest["files"]
+    def export_merged(self, ladder: Ladder, folder: Path) -> Exported:
+        """Merge, check, write fp32 ONNX, config.json and the processor."""
+        from export.graph.merging import check_finite
+        from export.graph.speech_onnx import export_speech_onnx
+        from finetune.tasks.speech.model import load_trained_speech
 
-    files["fp32"] = {"path": FP32_FILE}
-    _check_runtime(folder, manifest, ladder, "fp32", ("onnx-fp32", "float", "merged"))
+        model = load_trained_speech(self.run, merge=True)
+        check_finite(model)
+        ladder.climb("merged", "float", self._hear(model), "reloaded")
+        model.config._name_or_path = ""
+        model.config.save_pretrained(folder)
+        _copy_processor(self.run.folder / "model", folder)
+        graph = export_speech_onnx(model, folder / FP32_FILE, opset=self.settings.opset)
+        facts = {"opset": graph.opset, "inputs": list(graph.inputs), "outputs": list(graph.outputs)}
+        return Exported(facts, HEAD)
 
-    workshop = Workshop(
-        folder=folder,
-        manifest=manifest,
-        head_modules=HEAD,
-        plain=folder / FP32_FILE,
-        make_feeds=partial(read_feeds, training, ladder.settings, manifest["inputs"]),
-        smooth_alpha=settings.smooth_alpha,
-        device=settings.device,
-        float_types=CONVOLUTIONS,
-    )
+    def answer(
+        self,
+        folder: Path,
+        precision: str,
+        rows: Sequence[np.ndarray],
+        *,
+        provider: str = "cpu",
+    ) -> Heard:
+        """Each recording alone: in dynamic int8 its neighbours would change it."""
+        transcriber = _open(folder, precision, provider)
+        return self._decode([_alone(wave, transcriber) for wave in rows])
 
-    def check(precision: str, step: tuple[str, Any, str]) -> None:
-        _check_runtime(folder, manifest, ladder, precision, step, provider=settings.device)
+    def climb_fp32(self, ladder: Ladder, folder: Path, name: str, before: str) -> None:
+        """In the runtime's batches, then each recording alone, or padded as others would."""
+        transcriber = _open(folder, "fp32", "cpu")
+        waves = list(self.checks.rows)
+        ladder.climb(name, "float", self._decode(transcriber.logits(waves)), before)
+        if self.inference.masked:
+            alone = [_alone(wave, transcriber) for wave in waves]
+            ladder.climb(f"{name}-unpadded", "float", self._decode(alone), before)
+        else:
+            padded = pad_all(waves, self.inference, transcriber.frames)
+            ladder.climb(PADDING, "reported", self._decode(padded), name)
 
-    made = asked_files(workshop, settings.precisions, settings.calibration)
-    keep_files(workshop, made, check, "onnx-fp32")
-    for entry in files.values():
-        entry["bytes"] = model_bytes(folder / entry["path"])
-    manifest["status"] = "failed" if ladder.failures else "passed"
-    manifest["ladder"] = [step.as_dict() for step in ladder.steps]
-    write_predict(folder, SPEECH_BUNDLE)
-    write_speech_card(folder, manifest)
-    write_manifest(folder, manifest)
-    return ladder
+    def describe(self) -> dict[str, Any]:
+        """The blank, the rate, and how long files are cut."""
+        run = self.run
+        return {
+            "parent": {"run": run.name, "run_sha256": sha256_file(run.folder / "run.json")},
+            "pad_token_id": run.labels.index("<pad>"),
+            "sampling_rate_hz": run.info["sampling_rate_hz"],
+            "chunk_s": self.settings.chunk_s,
+            "stride_s": self.settings.stride_s,
+        }
 
+    def make_feeds(self, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
+        """Training recordings, one a batch."""
+        return read_feeds(self._training, self.inference, manifest["inputs"])
 
-def _export_merged(
-    run: Run, settings: SpeechExportSection, ladder: SpeechLadder, folder: Path
-) -> dict[str, Any]:
-    """Reload, merge, write fp32 ONNX, config and processor; PyTorch is done after this."""
-    from export.graph.merging import check_finite
-    from export.graph.speech_onnx import export_speech_onnx
-    from finetune.tasks.speech.model import TorchFrames, load_trained_speech
+    def write_card(self, folder: Path, manifest: dict[str, Any]) -> None:
+        """Write README.md."""
+        write_speech_card(folder, manifest)
 
-    waves = list(ladder.recordings.waves)
-    reloaded = TorchFrames(load_trained_speech(run))
-    ladder.climb("reloaded", "float", run_many(waves, ladder.settings, reloaded), "training")
-    model = load_trained_speech(run, merge=True)
-    check_finite(model)
-    merged = run_many(waves, ladder.settings, TorchFrames(model))
-    ladder.climb("merged", "float", merged, "reloaded")
-    model.config._name_or_path = ""
-    model.config.save_pretrained(folder)
-    _copy_processor(run.folder / "model", folder)
-    graph = export_speech_onnx(model, folder / FP32_FILE, opset=settings.opset)
-    return {"opset": graph.opset, "inputs": list(graph.inputs), "outputs": list(graph.outputs)}
+    def _hear(self, model: Any) -> Heard:
+        from finetune.tasks.speech.model import TorchFrames
+
+        return self._decode(run_many(list(self.checks.rows), self.inference, TorchFrames(model)))
+
+    def _decode(self, logits: list[np.ndarray]) -> Heard:
+        texts = [decode_ids(one.argmax(axis=-1), self.inference) for one in logits]
+        return Heard(texts, logits)
 
 
-def _copy_processor(source: Path, folder: Path) -> None:
-    """The processor's files, read and written again by transformers."""
-    from transformers import Wav2Vec2Processor
-
-    Wav2Vec2Processor.from_pretrained(source, local_files_only=True).save_pretrained(folder)
-
-
-def _check_runtime(
-    folder: Path,
-    manifest: dict[str, Any],
-    ladder: SpeechLadder,
-    precision: str,
-    step: tuple[str, Any, str],
-    provider: str = "cpu",
-) -> None:
-    """Climb one step with the shipped runtime; in fp32 also each recording alone, or padded."""
-    from export.runtime.transcriber import OnnxTranscriber
-
-    write_draft(folder, manifest)
-    transcriber = OnnxTranscriber(folder, precision, provider=provider, verify=False)
-    name, kind, before = step
-    waves = list(ladder.recordings.waves)
-    if precision != "fp32":
-        alone = [_alone(wave, transcriber) for wave in waves]
-        ladder.climb(name, kind, alone, before)
-        return
-    ladder.climb(name, kind, transcriber.logits(waves), before)
-    if ladder.settings.masked:
-        alone = [_alone(wave, transcriber) for wave in waves]
-        ladder.climb(f"{name}-unpadded", kind, alone, before)
-    else:
-        padded = pad_all(waves, ladder.settings, transcriber.frames)
-        ladder.climb(PADDING, "reported", padded, name)
-
-
-def _alone(wave: np.ndarray, transcriber: Any) -> np.ndarray:
-    return run_batch([wave], transcriber.settings, transcriber.frames)[0]
-
-
-def pad_all(waves: list[np.ndarray], settings: SpeechSettings, frames: Any) -> list[np.ndarray]:
+def pad_all(waves: list[np.ndarray], settings: SpeechSettings, frames: Frames) -> list[np.ndarray]:
     """Logits of recordings padded in batches of eight, as transformers' processor would do."""
     order = sorted(range(len(waves)), key=lambda row: -len(waves[row]))
     result: list[Any] = [None] * len(waves)
@@ -202,24 +142,18 @@ def pad_all(waves: list[np.ndarray], settings: SpeechSettings, frames: Any) -> l
     return result
 
 
-def _describe(run: Run, settings: SpeechExportSection, facts: dict[str, Any]) -> dict[str, Any]:
-    """The manifest so far: everything that is known before the graphs are checked."""
-    return {
-        "name": run.name,
-        "task": SPEECH,
-        "status": "building",
-        "method": run.method,
-        "parent": {"run": run.name, "run_sha256": sha256_file(run.folder / "run.json")},
-        "base": run.base,
-        "labels": list(run.labels),
-        "max_length": None,
-        "pad_token_id": run.labels.index("<pad>"),
-        "sampling_rate_hz": run.info["sampling_rate_hz"],
-        "chunk_s": settings.chunk_s,
-        "stride_s": settings.stride_s,
-        **facts,
-        "files": {},
-        "settings": settings.model_dump(mode="json"),
-        "ladder": [],
-        "provenance": collect_provenance(run.recipe.seed),
-    }
+def _open(folder: Path, precision: str, provider: str) -> OnnxTranscriber:
+    from export.runtime.transcriber import OnnxTranscriber
+
+    return OnnxTranscriber(folder, precision, provider=provider, verify=False)
+
+
+def _alone(wave: np.ndarray, transcriber: OnnxTranscriber) -> np.ndarray:
+    return run_batch([wave], transcriber.settings, transcriber.frames)[0]
+
+
+def _copy_processor(source: Path, folder: Path) -> None:
+    """The processor's files, read and written again by transformers."""
+    from transformers import Wav2Vec2Processor
+
+    Wav2Vec2Processor.from_pretrained(source, local_files_only=True).save_pretrained(folder)

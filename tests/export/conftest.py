@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from export.graph.fusion import fuse_graph
-from export.quantization.workshop import Workshop, calibration_feeds
+from export.quantization.calibration import calibration_feeds
+from export.quantization.workshop import Workshop
+from export.runtime.classifier import OnnxClassifier
 from finetune.run_folder import open_run
+
+
+def classify(folder: Path, precision: str, texts: Sequence[str]) -> np.ndarray:
+    """Logits of texts by the shipped runtime."""
+    return OnnxClassifier(folder, precision, verify=False).logits(texts)
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +50,7 @@ def make_workshop(
                 plain=plain,
                 fused=fused,
                 make_feeds=partial(calibration_feeds, run, 24, folder, manifest),
+                run_file=partial(classify, folder),
                 smooth_alpha=0.5,
                 int8_embeddings=False,
                 device="cpu",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.checks.accuracy import CheckRows, Ladder, Thresholds, choose_rows
+from export.checks.accuracy import AccuracyChecks, CheckRows, Thresholds, choose_rows
+from export.checks.ladder import Ladder
 from finetune.core.errors import FolderError, GateError
 from finetune.run_folder import open_run, read_rows
 
@@ -17,7 +18,7 @@ LABELS = np.array([0, 1, 0, 0])
 def ladder():
     rows = CheckRows(("a", "b", "c", "d"), LABELS, LOGITS)
     told: list[str] = []
-    ladder = Ladder(rows, Thresholds(1e-3, 0.1), told.append)
+    ladder = Ladder(AccuracyChecks(rows, Thresholds(1e-3, 0.1)), told.append)
     ladder.climb("first", "reference", LOGITS)
     yield ladder
     assert len(told) == len(ladder.steps) + len(ladder.other_failures)

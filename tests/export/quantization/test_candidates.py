@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from export.graph.embeddings import quantize_embeddings
 from export.graph.reading import encoder_layers, in_head, load_graph
+from export.quantization.calibration import calibration_texts
 from export.quantization.candidates import (
     FILES,
     Candidate,
@@ -22,7 +23,6 @@ from export.quantization.candidates import (
 from export.quantization.dynamic import InstructionSet
 from export.quantization.smooth import smooth_graph
 from export.quantization.static import quantize_static
-from export.quantization.workshop import calibration_texts
 from finetune.run_folder import open_run, read_rows
 
 TEXTS = ["최고 감동 명작 추천 영화", "최악 졸작 실망 별로 영화", "그냥 오늘 친구 음악 최고"]
@@ -58,8 +58,8 @@ def test_a_candidate_is_made_and_answers_like_fp32(make_workshop, tmp_path, cand
     suffix = ".xml" if candidate.precision.startswith("openvino") else ".onnx"
     path = workshop.scratch(candidate.name) / f"model{suffix}"
     facts = build_candidate(candidate, workshop, path)
-    expected = workshop.classify(workshop.plain, TEXTS)
-    drift = np.abs(workshop.classify(path, TEXTS) - expected).max()
+    expected = workshop.answer(workshop.plain, TEXTS)
+    drift = np.abs(workshop.answer(path, TEXTS) - expected).max()
     assert drift < DRIFT.get(candidate.precision, 0.1)
     if "quantization" in facts:
         assert drift > 0
@@ -143,8 +143,8 @@ def test_embedding_tables_become_int8_before_bert_s_are_fused_away(make_workshop
     kinds = {one.name: one.data_type for one in load_graph(path).graph.initializer}
     assert kinds["bert.embeddings.word_embeddings.weight_int8"] == onnx.TensorProto.INT8
     assert "bert.embeddings.word_embeddings.weight" not in kinds
-    expected = workshop.classify(workshop.plain, TEXTS)
-    assert 0 < np.abs(workshop.classify(path, TEXTS) - expected).max() < 0.05
+    expected = workshop.answer(workshop.plain, TEXTS)
+    assert 0 < np.abs(workshop.answer(path, TEXTS) - expected).max() < 0.05
 
 
 def test_names_and_files_follow_transformers_js():

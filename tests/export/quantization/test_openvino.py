@@ -31,7 +31,7 @@ def test_one_text_and_many_answer_like_onnx(shown):
     assert logits.dtype == np.float32
     alone = np.concatenate([classifier.logits([text]) for text in TEXTS])
     np.testing.assert_allclose(alone, logits, atol=1e-4)
-    np.testing.assert_allclose(logits, shown.classify(shown.plain, TEXTS), atol=1e-4)
+    np.testing.assert_allclose(logits, shown.answer(shown.plain, TEXTS), atol=1e-4)
 
 
 def test_it_runs_on_the_cpu_only(shown):

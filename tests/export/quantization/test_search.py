@@ -29,7 +29,7 @@ def start_search(make_workshop, texts, monkeypatch):
 
     def start(max_accuracy_drop: float, p50_ms: dict[str, float] | None = None) -> Search:
         workshop = make_workshop("roberta")
-        reference = workshop.classify(workshop.plain, texts)
+        reference = workshop.answer(workshop.plain, texts)
 
         class Pretended(nullcontext):
             def __init__(self, folder, precision, rows, *, provider):
@@ -102,7 +102,7 @@ def test_over_budget_candidates_are_rejected_and_mixed_until_one_fits(start_sear
 
 def test_layers_are_ranked_by_what_they_do_alone(make_workshop, texts):
     workshop = make_workshop("roberta")
-    reference = workshop.classify(workshop.plain, texts[:16])
+    reference = workshop.answer(workshop.plain, texts[:16])
     ranking = rank_layers(Candidate("int4"), workshop, texts[:16], reference, lambda line: None)
     assert {layer for layer, _ in ranking} == {"0", "1"}
     assert ranking[0][1] >= ranking[1][1] > 0

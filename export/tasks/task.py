@@ -1,0 +1,91 @@
+"""The joint of the export: what its one story asks a task for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from export.precisions import Made, asked_files
+
+if TYPE_CHECKING:
+    from export.checks.ladder import Checks, Ladder
+    from export.graph.feeds import Feed
+    from export.quantization.workshop import Workshop
+    from export.runtime.bundle import Bundle
+    from finetune.run_folder import Run
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What later stages must know of a model after its weights have been let go.
+
+    ``facts`` are entries of the manifest. ``heads`` is 0 where attention cannot be fused.
+    """
+
+    facts: dict[str, Any]
+    head_modules: tuple[str, ...]
+    heads: int = 0
+    hidden_size: int = 0
+
+
+class Task(ABC):
+    """A guest of ``export/exporting.py``, made for one run and the settings of its export.
+
+    Made before anything is written: its constructor reads the check rows and whatever else may
+    be missing, and raises KotuneError. Answers are what a stage's model gives for rows; only the
+    task and its ``checks`` look into them.
+    """
+
+    name: ClassVar[str]  # of the recipe
+    bundle: ClassVar[Bundle]  # the parts of predict.py
+    float_types: ClassVar[tuple[str, ...]] = ()  # OpenVINO's operators that NNCF leaves alone
+
+    checks: Checks
+
+    def __init__(self, run: Run, settings: Any) -> None:
+        self.run = run
+        self.settings = settings
+
+    @abstractmethod
+    def climb_trained(self, ladder: Ladder) -> None:
+        """The first rungs: what training stored, and the model read back from disk ("reloaded")."""
+
+    @abstractmethod
+    def export_merged(self, ladder: Ladder, folder: Path) -> Exported:
+        """Climb "merged"; write the fp32 graph, config.json and what prepares inputs.
+
+        PyTorch is done after this.
+        """
+
+    @abstractmethod
+    def answer(
+        self, folder: Path, precision: str, rows: Sequence[Any], *, provider: str = "cpu"
+    ) -> Any:
+        """Answers of the shipped runtime, opened on a folder under construction."""
+
+    @abstractmethod
+    def climb_fp32(self, ladder: Ladder, folder: Path, name: str, before: str) -> None:
+        """Climb the fp32 file as ``name``, and once more with other company in the batch."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The task's own entries of the manifest, known before anything is exported."""
+
+    @abstractmethod
+    def make_feeds(self, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
+        """Calibration batches of training rows, none padded."""
+
+    @abstractmethod
+    def write_card(self, folder: Path, manifest: dict[str, Any]) -> None:
+        """Write README.md."""
+
+    def make_files(self, workshop: Workshop, ladder: Ladder) -> list[Made]:
+        """What to make beside fp32: what was asked for."""
+        return asked_files(workshop, self.settings.precisions, self.settings.calibration)
+
+    def measure_stability(self, workshop: Workshop, ladder: Ladder) -> None:
+        """Measure whether answers depend on their company; the manifest's ``stability``."""
+        workshop.manifest["stability"] = {}
