@@ -96,7 +96,7 @@ def _build(task: Task, settings: Section, ladder: Ladder, folder: Path) -> None:
     manifest = _describe(task, settings, exported.facts, folder)
     files = manifest["files"]
 
-    files["fp32"] = {"path": FP32_FILE}
+    files["fp32"] = {"path": FP32_FILE, "arithmetic": "fp32", "checked_in": "fp32"}
     write_draft(folder, manifest)
     task.climb_fp32(ladder, folder, "onnx-fp32", "merged")
     climb = partial(_climb_file, task, ladder, folder, manifest)
@@ -128,8 +128,9 @@ def _climb_file(
     """Climb one step, (name, kind, step before), with the shipped runtime."""
     write_draft(folder, manifest)
     name, kind, before = step
-    answers = task.answer(folder, precision, ladder.checks.rows, provider=provider)
-    ladder.climb(name, kind, answers, before)
+    runtime = task.open_runtime(folder, precision, provider=provider)
+    manifest["files"][precision]["checked_in"] = runtime.executed
+    ladder.climb(name, kind, task.answer(runtime, ladder.checks.rows), before)
 
 
 def _fuse(
@@ -174,7 +175,7 @@ def _open_workshop(
         plain=folder / FP32_FILE,
         fused=fused,
         make_feeds=partial(task.make_feeds, folder, manifest),
-        run_file=partial(task.answer, folder, provider=settings.device),
+        run_file=partial(task.run_file, folder, provider=settings.device),
         smooth_alpha=settings.smooth_alpha,
         int8_embeddings=getattr(settings, "int8_embeddings", False),
         device=settings.device,

@@ -88,9 +88,7 @@ def measure_all_stability(
         if key not in keys or settings.device != "cpu":
             continue
         texts = ladder.checks.rows[: settings.stability_rows]
-        measured = measure_stability(
-            workshop.folder, workshop.folder / entry["path"], workshop.manifest, texts, seed=seed
-        )
+        measured = measure_stability(workshop.folder, entry, workshop.manifest, texts, seed=seed)
         found[key] = measured
         unstable, rows = measured["unstable_labels"], measured["rows"]
         ladder.report(

@@ -31,7 +31,7 @@ def write_half(artifact: Path, target: Path) -> dict[str, Any]:
     for name in COPIED:
         if (artifact / name).is_file():
             shutil.copyfile(artifact / name, target / name)
-    files = {"fp16": {**manifest["files"]["fp32"], "path": GRAPH}}
+    files = {"fp16": {"path": GRAPH, "arithmetic": "fp16"}}
     content = {**manifest, "files": files, "sha256": {}}
     write_text(target / "manifest.json", json.dumps(content, ensure_ascii=False))
     return {"seconds": 0.0, "size_bytes": graph.stat().st_size}

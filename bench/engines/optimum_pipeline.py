@@ -10,20 +10,22 @@ from export.artifact.folder import open_artifact
 
 def open_optimum(folder: Path, precision: str, device: str, threads: int) -> tuple[Any, int]:
     """(a text classification pipeline over an artifact's file, the length texts are cut at)."""
-    from onnxruntime import SessionOptions
     from optimum.onnxruntime import ORTModelForSequenceClassification
     from transformers import AutoTokenizer, pipeline
 
+    from export.runtime.arithmetic import provider_options
+    from export.runtime.session import session_options
+
     artifact = open_artifact(folder, verify=False)
     file = artifact.path(precision)
-    options = SessionOptions()
-    options.intra_op_num_threads = threads
+    options = session_options(threads, artifact.manifest["files"][precision])
     model = ORTModelForSequenceClassification.from_pretrained(
         artifact.folder,
         subfolder=file.parent.name,
         file_name=file.name,
         session_options=options,
         provider=f"{device.upper()}ExecutionProvider",
+        provider_options=provider_options(device),
         local_files_only=True,
     )
     tokenizer = AutoTokenizer.from_pretrained(artifact.folder, local_files_only=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from export.graph.feeds import encode_texts, make_feed
+from export.runtime.processor import available_cores
 
 BATCHES = (8, 32)
 WIDTHS = (64, 128)
@@ -30,14 +31,23 @@ class Way:
 
 
 def measure_stability(
-    folder: Path, path: Path, manifest: dict[str, Any], texts: Sequence[str], *, seed: int
+    folder: Path,
+    entry: dict[str, Any],
+    manifest: dict[str, Any],
+    texts: Sequence[str],
+    *,
+    seed: int,
 ) -> dict[str, Any]:
     """Labels and logits of ``texts`` run in several ways, against each row alone and unpadded.
+
+    ``entry`` is the file's in the manifest.
 
     ``unstable_labels`` rows got another label in any way; ``ways`` holds flips and the largest
     logit difference of each.
     """
-    session = open_file(path)
+    from export.runtime.session import open_session
+
+    session = open_session(folder / entry["path"], "cpu", available_cores(), entry)
     inputs = [node.name for node in session.get_inputs()]
     rows = encode_texts(folder, texts, manifest["max_length"])
     ways = plan_ways([len(row) for row in rows], manifest["max_length"], seed)
@@ -72,22 +82,6 @@ def plan_ways(lengths: Sequence[int], max_length: int, seed: int) -> list[Way]:
         ways += [Way(f"batch-{batch}-shuffled", shuffled, batch)]
     widths = sorted({min(width, max_length) for width in WIDTHS})
     return [*ways, *(Way(f"padded-{width}", ordered, 1, width) for width in widths)]
-
-
-def open_file(path: Path) -> Any:
-    """A CPU session on an ONNX file, or the like on an OpenVINO one."""
-    from export.runtime.classifier import available_cores
-
-    if path.suffix == ".xml":
-        from export.runtime.openvino_session import OpenVinoSession
-
-        return OpenVinoSession(path, available_cores())
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = available_cores()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _run(

@@ -10,7 +10,12 @@ from export.graph.embeddings import quantize_embeddings
 from export.graph.reading import encoder_layers
 from export.quantization.dynamic import quantize_dynamic
 from export.quantization.fp16 import convert_to_fp16
-from export.quantization.openvino import convert_to_openvino, openvino_refusal, quantize_openvino
+from export.quantization.openvino import (
+    WEIGHT_BITS,
+    convert_to_openvino,
+    openvino_refusal,
+    quantize_openvino,
+)
 from export.quantization.static import CALIBRATIONS, quantize_static
 from export.quantization.weight_only import BLOCKS, quantize_weights
 from export.quantization.workshop import Workshop
@@ -31,6 +36,7 @@ FILES = {
 QUANTIZED = ("int8-dynamic", "int8-static", "int8-weight", "int4", "openvino-int8")
 HALF = ("fp16", "openvino-bf16")
 MIXABLE = QUANTIZED
+ARITHMETIC = {"fp16": "fp16", "openvino-bf16": "bf16"}  # of float parts; else fp32
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,10 @@ def candidate_layers(candidate: Candidate, workshop: Workshop) -> dict[str, list
 def build_candidate(candidate: Candidate, workshop: Workshop, target: Path) -> dict[str, Any]:
     """Write the candidate's file to ``target``; facts of it for the manifest."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    facts = _build(candidate, workshop, target)
+    facts = {
+        **_build(candidate, workshop, target),
+        "arithmetic": ARITHMETIC.get(candidate.precision, "fp32"),
+    }
     if candidate.float_layers:
         facts["float_layers"] = list(candidate.float_layers)
     if candidate.int8_embeddings and candidate.graph == "fused":
@@ -171,7 +180,8 @@ def _build(candidate: Candidate, workshop: Workshop, target: Path) -> dict[str, 
                 keep_float=keep,
                 float_types=workshop.float_types,
             )
-            return {"runtime": "openvino", "quantization": "static", "integer_constants": count}
+            how = {"quantization": "static", "weight_bits": WEIGHT_BITS}
+            return {"runtime": "openvino", **how, "integer_constants": count}
     raise ModelError("there is no such precision", received=candidate.precision)
 
 

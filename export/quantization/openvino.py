@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 from export.graph.feeds import Feed
 from export.graph.quiet import quiet_libraries
+from export.runtime.arithmetic import HINTS, RT_INFO
 
 if TYPE_CHECKING:
     import openvino
 
 PACKAGES = ("openvino", "nncf")
+WEIGHT_BITS = 7  # of int8 weights: OverflowFix.ENABLE
 
 
 def openvino_refusal(precision: str) -> str | None:
@@ -31,9 +33,19 @@ def openvino_refusal(precision: str) -> str | None:
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
         return f'{" and ".join(missing)} not installed: pip install "kotune[openvino]"'
-    if precision == "openvino-bf16" and not cpu_has_bf16():
-        return "this CPU has no bf16 products (avx512_bf16, amx_bf16); they would run slower here"
+    if precision == "openvino-bf16" and not (cpu_has_bf16() and _plugin_has_bf16()):
+        return (
+            "this CPU has no bf16 products (avx512_bf16, amx_bf16): OpenVINO would compute it in "
+            "another precision, and what was checked would not be what runs elsewhere"
+        )
     return None
+
+
+def _plugin_has_bf16() -> bool:
+    """Whether OpenVINO itself says so: ONEDNN_MAX_CPU_ISA may forbid what the processor has."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def convert_to_openvino(source: Path, target: Path, *, precision: str) -> int:
@@ -42,8 +54,7 @@ def convert_to_openvino(source: Path, target: Path, *, precision: str) -> int:
     bf16 weights are stored in fp16, as OpenVINO keeps half precision. Returns the products.
     """
     model = _read(source)
-    model.set_rt_info({"fp32": "f32", "bf16": "bf16"}[precision], ["kotune", "inference_precision"])
-    _save(model, target, half=precision == "bf16")
+    _save(model, target, precision)
     return sum(node.get_type_name() == "MatMul" for node in model.get_ops())
 
 
@@ -58,7 +69,9 @@ def quantize_openvino(
 ) -> int:
     """Write an ONNX file as int8 IR to ``target``; how many weights are int8.
 
-    NNCF's post-training quantisation with its transformer model type: mixed preset, SmoothQuant.
+    NNCF's post-training quantisation with its transformer model type: mixed preset, SmoothQuant;
+    weights of 7 bits, since OpenVINO sums products of 8 in 16 bits where there is no VNNI, and
+    they overflow (NNCF, OverflowFix).
     The head, BERT's pooler, the products named in ``keep_float`` and operators of ``float_types``
     stay float.
     """
@@ -73,6 +86,9 @@ def quantize_openvino(
             preset=nncf.QuantizationPreset.MIXED,
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(feeds),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                overflow_fix=nncf.OverflowFix.ENABLE
+            ),
             ignored_scope=nncf.IgnoredScope(
                 names=list(keep_float),
                 types=list(float_types),
@@ -80,7 +96,7 @@ def quantize_openvino(
                 validate=False,
             ),
         )
-    _save(model, target, half=False)
+    _save(model, target, "fp32")
     return sum(
         node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "i8"
         for node in model.get_ops()
@@ -94,11 +110,13 @@ def _read(source: Path) -> openvino.Model:
     return openvino.Core().read_model(str(source))
 
 
-def _save(model: openvino.Model, target: Path, *, half: bool) -> None:
+def _save(model: openvino.Model, target: Path, precision: str) -> None:
+    """Write the IR, in which the precision it is to be run in stands."""
     import openvino
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    openvino.save_model(model, str(target), compress_to_fp16=half)
+    model.set_rt_info(HINTS[precision], list(RT_INFO))
+    openvino.save_model(model, str(target), compress_to_fp16=precision != "fp32")
 
 
 def _without_telemetry() -> None:

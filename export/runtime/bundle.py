@@ -48,6 +48,7 @@ TEXT = Bundle(
     HEADER,
     (
         "export/runtime/manifest",
+        "export/runtime/arithmetic",
         "finetune/core/cpu_flags",
         "export/runtime/processor",
         "export/runtime/openvino_session",
@@ -65,6 +66,7 @@ SPEECH = Bundle(
         "finetune/tasks/speech/ctc",
         "finetune/tasks/speech/transcription",
         "export/runtime/manifest",
+        "export/runtime/arithmetic",
         "finetune/core/cpu_flags",
         "export/runtime/processor",
         "export/runtime/openvino_session",

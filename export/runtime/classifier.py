@@ -21,6 +21,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
+from export.runtime.arithmetic import executed_arithmetic
 from export.runtime.manifest import ArtifactError, verify_opened
 from export.runtime.processor import available_cores
 from export.runtime.session import choose_model, open_session, warn_of_instructions
@@ -66,7 +67,8 @@ class OnnxClassifier:
         warn_of_instructions(entry)
         self._pad_id = int(self.manifest["pad_token_id"])
         self._tokenizer = _open_tokenizer(self.folder, int(self.manifest["max_length"]))
-        self._session = open_session(self.folder / entry["path"], provider, self.threads)
+        self._session = open_session(self.folder / entry["path"], provider, self.threads, entry)
+        self.executed = executed_arithmetic(self._session, entry, provider)
         self._segments = "token_type_ids" in {node.name for node in self._session.get_inputs()}
         self._run = self._run_on_cpu if provider == "cpu" else self._run_bound
 

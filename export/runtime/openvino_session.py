@@ -12,24 +12,29 @@ from typing import Any
 
 import numpy as np
 
+from export.runtime.arithmetic import HINTS, PRECISIONS, RT_INFO, openvino_options
+from export.runtime.manifest import ArtifactError
+
 
 class OpenVinoSession:
     """A compiled model on the CPU with ``threads`` threads, one request at a time.
 
-    The file says in which precision it wants to be run (``kotune/inference_precision``).
-    Raises ModuleNotFoundError where openvino is not installed.
+    It runs in the precision that the file names and the manifest ``stated`` (fp32, bf16, fp16),
+    in fp32 where neither does; ``executed`` is what the plugin made of it. Raises ArtifactError
+    where the two disagree or fp32 is not kept, ModuleNotFoundError where openvino is missing.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, stated: str | None = None) -> None:
         import openvino
 
         core = openvino.Core()
         model = core.read_model(str(path))
-        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-        if model.has_rt_info(["kotune", "inference_precision"]):
-            wanted = model.get_rt_info(["kotune", "inference_precision"])
-            options["INFERENCE_PRECISION_HINT"] = str(getattr(wanted, "value", wanted))
-        compiled = core.compile_model(model, "CPU", options)
+        wanted = _read_precision(model, path, stated)
+        compiled = core.compile_model(model, "CPU", openvino_options(threads, wanted))
+        kept = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self.stated, self.executed = wanted, PRECISIONS.get(kept, kept)
+        if wanted == "fp32" != self.executed:
+            raise ArtifactError(f"{path.name} is an fp32 file, and OpenVINO runs it in {kept}")
         self._inputs = [SimpleNamespace(name=port.any_name) for port in compiled.inputs]
         self._request = compiled.create_infer_request()
 
@@ -41,3 +46,15 @@ class OpenVinoSession:
         """The named outputs, float32."""
         self._request.infer(feed, share_inputs=True)
         return [np.array(self._request.get_tensor(name).data, dtype=np.float32) for name in names]
+
+
+def _read_precision(model: Any, path: Path, stated: str | None) -> str:
+    """The precision a file is to be run in; raises ArtifactError where it is no known one."""
+    own = model.get_rt_info(list(RT_INFO)) if model.has_rt_info(list(RT_INFO)) else None
+    named = None if own is None else str(getattr(own, "value", own))
+    found = PRECISIONS.get(named, named) if named else stated or "fp32"
+    if found not in HINTS:
+        raise ArtifactError(f"{path.name} names the precision {found}; allowed: {', '.join(HINTS)}")
+    if stated not in (None, found):
+        raise ArtifactError(f"{path.name} is made for {found}, the manifest says {stated}")
+    return found

@@ -111,7 +111,7 @@ def mismatch(made_for: InstructionSet, host: InstructionSet) -> str | None:
         return None
     start = f"this int8 file was made for {made_for.name}, this machine has {host.name}"
     if host.reduce_range and not made_for.reduce_range:
-        return f"{start}: its 8-bit weights can overflow here; export on such a machine or use fp32"
+        return f"{start}: its 8-bit weights take slower products here; export on such a machine"
     if made_for.reduce_range and not host.reduce_range:
         return f"{start}: its 7-bit weights lose accuracy for nothing; export again here"
     return f"{start}: the arithmetic is the same, the speed was measured elsewhere"

@@ -11,6 +11,11 @@ from typing import Any
 
 import onnxruntime
 
+from export.runtime.arithmetic import (
+    arithmetic_warning,
+    onnx_options,
+    provider_options,
+)
 from export.runtime.manifest import ArtifactError, choose_precision, read_manifest
 from export.runtime.openvino_session import OpenVinoSession
 from export.runtime.processor import InstructionSet, host_instruction_set, mismatch
@@ -36,28 +41,51 @@ def choose_model(
 
 def warn_of_instructions(entry: dict[str, Any]) -> None:
     """Warn where an int8 file was made for another kind of processor."""
-    made_for = entry.get("instruction_set")
-    told = made_for and mismatch(InstructionSet(**made_for), host_instruction_set())
+    made_for, host = entry.get("instruction_set"), host_instruction_set()
+    told = made_for and mismatch(InstructionSet(**made_for), host)
+    if "integer_constants" in entry and "weight_bits" not in entry and host.reduce_range:
+        told = f"the 8-bit weights of this OpenVINO file overflow on {host.name}; export it again"
     if told:
         warnings.warn(told, RuntimeWarning, stacklevel=3)
 
 
-def open_session(path: Path, provider: str, threads: int) -> Any:
-    """A session on exactly this provider; raises ArtifactError where it is missing."""
+def open_session(path: Path, provider: str, threads: int, entry: dict[str, Any]) -> Any:
+    """A session on exactly this provider, in the arithmetic that the manifest's ``entry`` states.
+
+    Warns where this machine computes otherwise; raises ArtifactError where the provider is missing.
+    """
     if path.suffix == ".xml":
-        return _open_openvino(path, provider, threads)
+        session = _open_openvino(path, provider, threads, entry.get("arithmetic"))
+    else:
+        session = _open_onnx(path, provider, threads, entry)
+    told = arithmetic_warning(session, entry, provider)
+    if told:
+        warnings.warn(told, RuntimeWarning, stacklevel=3)
+    return session
+
+
+def session_options(threads: int, entry: dict[str, Any]) -> onnxruntime.SessionOptions:
+    """Options of ONNX Runtime for a file: its threads, and its arithmetic pinned."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    for key, value in onnx_options(entry).items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def _open_onnx(path: Path, provider: str, threads: int, entry: dict[str, Any]) -> Any:
     wanted = PROVIDERS[provider]
     if wanted not in onnxruntime.get_available_providers():
         hint = "; pip install onnxruntime-gpu" if provider == "cuda" else ""
         raise ArtifactError(f"this onnxruntime has no {wanted}{hint}")
     if provider == "cuda" and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # CUDA and cuDNN of pip's nvidia packages (1.21)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options = session_options(threads, entry)
+    chosen = [(wanted, provider_options(provider))]
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[wanted])
+        session = onnxruntime.InferenceSession(str(path), options, providers=chosen)
     except Exception as fault:  # onnxruntime's own exception types are not public
         raise ArtifactError(f"{path} cannot be opened: {fault}") from fault
     if session.get_providers()[0] != wanted:
@@ -65,12 +93,12 @@ def open_session(path: Path, provider: str, threads: int) -> Any:
     return session
 
 
-def _open_openvino(path: Path, provider: str, threads: int) -> OpenVinoSession:
+def _open_openvino(path: Path, provider: str, threads: int, stated: str | None) -> OpenVinoSession:
     """An OpenVINO file on the CPU; raises ArtifactError where openvino is missing."""
     if provider != "cpu":
         raise ArtifactError(f"{path.name} runs on the CPU only")
     try:
-        return OpenVinoSession(path, threads)
+        return OpenVinoSession(path, threads, stated)
     except ModuleNotFoundError as fault:
         raise ArtifactError(f"{path.name} needs OpenVINO: pip install openvino") from fault
     except RuntimeError as fault:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from export.runtime.arithmetic import executed_arithmetic
 from export.runtime.manifest import ArtifactError, verify_opened
 from export.runtime.processor import available_cores
 from export.runtime.session import choose_model, open_session, warn_of_instructions
@@ -66,7 +67,8 @@ class OnnxTranscriber:
             )
         except (OSError, ValueError, KeyError) as fault:
             raise ArtifactError(f"{self.folder} is not a whole speech artifact: {fault}") from fault
-        self._session = open_session(self.folder / entry["path"], provider, self.threads)
+        self._session = open_session(self.folder / entry["path"], provider, self.threads, entry)
+        self.executed = executed_arithmetic(self._session, entry, provider)
 
     def __call__(self, source: AudioSource) -> str:
         """Text of one file (path or bytes) of any length; raises AudioError."""

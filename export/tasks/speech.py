@@ -77,21 +77,21 @@ class SpeechTask(Task):
         facts = {"opset": graph.opset, "inputs": list(graph.inputs), "outputs": list(graph.outputs)}
         return Exported(facts, HEAD)
 
-    def answer(
-        self,
-        folder: Path,
-        precision: str,
-        rows: Sequence[np.ndarray],
-        *,
-        provider: str = "cpu",
-    ) -> Heard:
+    def open_runtime(
+        self, folder: Path, precision: str, *, provider: str = "cpu"
+    ) -> OnnxTranscriber:
+        """The transcriber as predict.py has it."""
+        from export.runtime.transcriber import OnnxTranscriber
+
+        return OnnxTranscriber(folder, precision, provider=provider, verify=False)
+
+    def answer(self, runtime: OnnxTranscriber, rows: Sequence[np.ndarray]) -> Heard:
         """Each recording alone: in dynamic int8 its neighbours would change it."""
-        transcriber = _open(folder, precision, provider)
-        return self._decode([_alone(wave, transcriber) for wave in rows])
+        return self._decode([_alone(wave, runtime) for wave in rows])
 
     def climb_fp32(self, ladder: Ladder, folder: Path, name: str, before: str) -> None:
         """In the runtime's batches, then each recording alone, or padded as others would."""
-        transcriber = _open(folder, "fp32", "cpu")
+        transcriber = self.open_runtime(folder, "fp32")
         waves = list(self.checks.rows)
         ladder.climb(name, "float", self._decode(transcriber.logits(waves)), before)
         if self.inference.masked:
@@ -140,12 +140,6 @@ def pad_all(waves: list[np.ndarray], settings: SpeechSettings, frames: Frames) -
         for row, one in zip(rows, logits, strict=True):
             result[row] = one
     return result
-
-
-def _open(folder: Path, precision: str, provider: str) -> OnnxTranscriber:
-    from export.runtime.transcriber import OnnxTranscriber
-
-    return OnnxTranscriber(folder, precision, provider=provider, verify=False)
 
 
 def _alone(wave: np.ndarray, transcriber: OnnxTranscriber) -> np.ndarray:

@@ -61,10 +61,18 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def answer(
+    def open_runtime(self, folder: Path, precision: str, *, provider: str = "cpu") -> Any:
+        """The shipped runtime on a folder under construction."""
+
+    @abstractmethod
+    def answer(self, runtime: Any, rows: Sequence[Any]) -> Any:
+        """Answers of the runtime opened."""
+
+    def run_file(
         self, folder: Path, precision: str, rows: Sequence[Any], *, provider: str = "cpu"
     ) -> Any:
-        """Answers of the shipped runtime, opened on a folder under construction."""
+        """Answers of a file of a folder under construction."""
+        return self.answer(self.open_runtime(folder, precision, provider=provider), rows)
 
     @abstractmethod
     def climb_fp32(self, ladder: Ladder, folder: Path, name: str, before: str) -> None:

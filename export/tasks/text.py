@@ -32,6 +32,8 @@ from finetune.run_folder import Run
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from export.runtime.classifier import OnnxClassifier
+
 
 class TextTask(Task):
     """Rows are texts, answers are logits (n, labels)."""
@@ -81,20 +83,21 @@ class TextTask(Task):
         facts |= describe_origin(self.run, folder, self.settings.license)
         return describe_encoder(merged.model, facts)
 
-    def answer(
-        self, folder: Path, precision: str, rows: Sequence[str], *, provider: str = "cpu"
-    ) -> np.ndarray:
-        """Logits (n, labels) of texts."""
+    def open_runtime(
+        self, folder: Path, precision: str, *, provider: str = "cpu"
+    ) -> OnnxClassifier:
+        """The classifier as predict.py has it."""
         from export.runtime.classifier import OnnxClassifier
 
-        classifier = OnnxClassifier(folder, precision, provider=provider, verify=False)
-        return classifier.logits(rows)
+        return OnnxClassifier(folder, precision, provider=provider, verify=False)
+
+    def answer(self, runtime: OnnxClassifier, rows: Sequence[str]) -> np.ndarray:
+        """Logits (n, labels) of texts."""
+        return runtime.logits(rows)
 
     def climb_fp32(self, ladder: Ladder, folder: Path, name: str, before: str) -> None:
         """In batches, and the first rows once more alone, without padding."""
-        from export.runtime.classifier import OnnxClassifier
-
-        classifier = OnnxClassifier(folder, "fp32", verify=False)
+        classifier = self.open_runtime(folder, "fp32")
         texts = self.checks.rows
         ladder.climb(name, "float", classifier.logits(texts), before)
         alone = [classifier.logits([text]) for text in texts[:UNPADDED_ROWS]]

@@ -16,7 +16,8 @@ def texts(make_run):
 
 def test_float_answers_alone_and_in_company_alike(make_workshop, texts):
     workshop = make_workshop("roberta")
-    found = measure_stability(workshop.folder, workshop.plain, workshop.manifest, texts, seed=1)
+    entry = workshop.manifest["files"]["fp32"]
+    found = measure_stability(workshop.folder, entry, workshop.manifest, texts, seed=1)
     assert found["rows"] == 40
     assert found["unstable_labels"] == 0
     assert found["largest_logit_difference"] < 1e-4
@@ -31,8 +32,8 @@ def test_float_answers_alone_and_in_company_alike(make_workshop, texts):
 
 def test_dynamic_int8_depends_on_its_company(make_workshop, texts):
     workshop = make_workshop("roberta")
-    path = workshop.folder / "onnx" / "model_quantized.onnx"
-    found = measure_stability(workshop.folder, path, workshop.manifest, texts, seed=1)
+    entry = workshop.manifest["files"]["int8"]
+    found = measure_stability(workshop.folder, entry, workshop.manifest, texts, seed=1)
     assert found["largest_logit_difference"] > 1e-3
     largest = [way["largest_logit_difference"] for way in found["ways"].values()]
     assert found["largest_logit_difference"] == max(largest)

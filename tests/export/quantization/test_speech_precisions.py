@@ -20,14 +20,14 @@ from export.quantization.calibration import calibration_recordings, read_feeds
 from export.quantization.candidates import refusal
 from export.runtime.manifest import ArtifactError
 from export.runtime.transcriber import OnnxTranscriber
-from finetune.core.errors import DataError, RecipeError
+from finetune.core.errors import DataError, GateError, RecipeError
 from finetune.data.audio import encode_flac, to_int16
 from finetune.recipes.speech import SpeechExportSection
 from finetune.run_folder import open_run, read_rows
 from finetune.tasks.speech.ctc import run_batch
 from finetune.tasks.speech.model import run_settings
 
-ASKED = ["int8-static", "int4", "fp16", "openvino-fp32", "openvino-bf16", "openvino-int8"]
+ASKED = ["int8-static", "int4", "fp16", "openvino-fp32", "openvino-int8"]
 MADE = [one for one in ASKED if not refusal(one, "cpu")]
 OPENVINO = [one for one in MADE if one.startswith("openvino")]
 PRODUCTS = 7  # one layer: four of attention, two of feed-forward, the projection before it
@@ -52,6 +52,9 @@ def initializers(graph: onnx.GraphProto) -> dict[str, int]:
 def test_every_file_climbs_the_ladder(artifact: Path) -> None:
     manifest = manifest_of(artifact)
     assert list(manifest["files"]) == ["fp32", *MADE]
+    for key, entry in manifest["files"].items():
+        assert entry["arithmetic"] == ("fp16" if key == "fp16" else "fp32")
+        assert entry["checked_in"] == "fp32"
     steps = {step["name"]: step for step in manifest["ladder"]}
     for key in MADE:
         step = steps[key if key in OPENVINO else f"onnx-{key}"]
@@ -90,6 +93,31 @@ def test_openvino_s_int8_leaves_convolutions_alone(artifact: Path) -> None:
         if "Convolution" in node.get_type_name():
             assert node.input_value(0).get_node().get_type_name() != "FakeQuantize"
     assert manifest_of(artifact)["files"]["openvino-int8"]["integer_constants"] == PRODUCTS
+
+
+def test_bf16_is_checked_in_bf16_or_not_made(tones_run: Path, tmp_path: Path) -> None:
+    """The gate may well refuse it for speech (58 points of WER with AMX): then it says so.
+
+    Where the processor has no bf16 there is no way to have OpenVINO compute in it.
+    """
+    overrides = ["precisions=[openvino-bf16]", "max_wer_increase=0.2"]
+    if refusal("openvino-bf16", "cpu"):
+        with pytest.raises(RecipeError, match=r"openvino|no bf16 products"):
+            export_run(tones_run, tmp_path / "made", overrides=overrides)
+        assert not list(tmp_path.iterdir())
+        return
+    try:
+        folder = export_run(tones_run, tmp_path / "made", overrides=overrides).folder
+    except GateError as fault:
+        assert "openvino-bf16" in str(fault)
+        folder = tmp_path / "made.failed"
+    manifest = manifest_of(folder)
+    entry = manifest["files"]["openvino-bf16"]
+    assert (entry["arithmetic"], entry["checked_in"]) == ("bf16", "bf16")
+    step = next(one for one in manifest["ladder"] if one["name"] == "openvino-bf16")
+    assert (step["failure"] is None) == (step["wer_increase"] <= 0.2)
+    opened = OnnxTranscriber(folder, "openvino-bf16", verify=False, allow_failed=True)
+    assert opened.executed == "bf16"
 
 
 def test_half_precision_halves_the_file(artifact: Path) -> None:

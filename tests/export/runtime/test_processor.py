@@ -60,6 +60,6 @@ def test_the_quota_of_a_container(tmp_path, monkeypatch, files, cores):
 
 def test_what_another_instruction_set_means():
     assert mismatch(VNNI, VNNI) is None
-    assert "can overflow here" in mismatch(VNNI, AVX2)
+    assert "slower products here" in mismatch(VNNI, AVX2)
     assert "lose accuracy for nothing" in mismatch(AVX2, VNNI)
     assert "arithmetic is the same" in mismatch(VNNI, InstructionSet("amx_int8", False))
