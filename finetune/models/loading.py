@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from finetune.core.errors import ModelError
+from finetune.models.checkpoint import check_finite, check_finite_files, compare_checkpoint
 from finetune.models.four_bit import finish_4bit, nf4_config, quantize_in_memory
 from finetune.models.source import KLUE, TOKENIZER, BaseModel, resolve_base
 from finetune.models.trained_weights import attach_trained
@@ -83,25 +84,63 @@ def load_base(
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         model.kotune_new_modules = [_head_name(model)]
         return quantize_in_memory(model, compute_dtype, device) if quantize_4bit else model
-    options: dict[str, Any] = {"config": config, "dtype": torch.float32, "use_safetensors": True}
+    options: dict[str, Any] = {
+        "config": config,
+        "dtype": torch.float32,
+        "use_safetensors": True,
+        "ignore_mismatched_sizes": True,  # compare_checkpoint refuses those beyond the head
+    }
     if quantize_4bit:
         skeleton = _skeleton(config)
         options["quantization_config"] = nf4_config(compute_dtype, _new_modules(base, skeleton))
         options["device_map"] = {"": device}
+    model, info = load_checked(AutoModelForSequenceClassification, base, **options)
+    if quantize_4bit:
+        check_finite_files(stored_files(base), base.source)
+    model.kotune_new_modules = _modules_of(info["missing_keys"], model)
+    return finish_4bit(model) if quantize_4bit else model
+
+
+def load_checked(
+    kind: Any, base: BaseModel, allowed: str | None = None, **options: Any
+) -> tuple[Any, dict[str, Any]]:
+    """``kind.from_pretrained`` of a base whose weights fit and are finite, and its loading info.
+
+    What was loaded stands in ``model.kotune_loaded``. Raises ModelError, which says what is
+    ``allowed``.
+    """
+    from safetensors import SafetensorError
+
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = kind.from_pretrained(
             base.location,
             revision=base.revision or "main",
             local_files_only=base.local_only,
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, RuntimeError) as fault:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
         raise ModelError(
-            "the base model cannot be loaded", received=f"{base.source}: {_first_line(fault)}"
+            "the base model cannot be loaded",
+            received=f"{base.source}: {_first_line(fault)}",
+            allowed=allowed,
         ) from fault
-    model.kotune_new_modules = _modules_of(info["missing_keys"], model)
-    return finish_4bit(model) if quantize_4bit else model
+    model.kotune_loaded = compare_checkpoint(model, info, base.source, stored_files(base))
+    check_finite(model.named_parameters(), base.source)
+    return model, info
+
+
+def stored_files(base: BaseModel) -> list[Path]:
+    """The safetensors files of a base, in its folder or in the hub's cache."""
+    folder = Path(base.location)
+    if not folder.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        config = try_to_load_from_cache(base.location, "config.json", revision=base.revision)
+        if not isinstance(config, str):
+            return []
+        folder = Path(config).parent
+    return sorted(folder.glob("model*.safetensors"))
 
 
 def load_trained(
@@ -115,9 +154,7 @@ def load_trained(
 
     method = METHODS[run.method]
     if method.family == "full":
-        model = AutoModelForSequenceClassification.from_pretrained(
-            run.folder / "model", dtype=dtype, use_safetensors=True, local_files_only=True
-        )
+        model = load_whole(AutoModelForSequenceClassification, run.folder / "model", dtype)
     else:
         base_model = load_base(
             run_base(run),
@@ -130,6 +167,24 @@ def load_trained(
         if not method.quantised:
             model = model.to(dtype)
     return model.to(device).eval()
+
+
+def load_whole(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """``kind.from_pretrained`` of a folder that holds every weight, head included; ModelError."""
+    model, info = kind.from_pretrained(
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    amiss = sorted({*info["missing_keys"], *info["unexpected_keys"]})
+    if amiss:
+        raise ModelError(
+            "the stored model's weights and its config.json do not belong together",
+            received=f"{folder}: {amiss[0]} and {len(amiss) - 1} more",
+        )
+    return model
 
 
 def run_base(run: Run) -> BaseModel:

@@ -13,6 +13,7 @@ from typing import Any
 
 from finetune.core.errors import ModelError
 from finetune.core.files import sha256_file
+from finetune.models.weight_files import check_weight_files
 from finetune.recipes.files import expand_path
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -109,6 +110,8 @@ def _check_folder(folder: Path, source: str, random_weights: bool) -> None:
             if (folder / "unpack.py").exists()
             else "save_pretrained(..., safe_serialization=True)",
         )
+    if not random_weights:
+        check_weight_files(folder, source)
 
 
 def hash_weights(folder: Path) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from finetune.core.errors import ModelError
+from finetune.models.checkpoint import check_adapter
 from finetune.recipes.methods import METHODS
 
 if TYPE_CHECKING:
@@ -43,25 +43,32 @@ def save_model(model: Any, folder: Path) -> None:
 
 def attach_trained(model: PreTrainedModel, method: str, folder: Path) -> Any:
     """``model``, the bare base with any head, with what ``save_trained`` wrote; ModelError."""
-    if METHODS[method].family != "subset":
-        from peft import PeftModel
-
-        return PeftModel.from_pretrained(model, folder)
     from safetensors.torch import load_file
 
+    if METHODS[method].family != "subset":
+        return load_adapter(model, folder)
     stored = load_file(folder / SUBSET_FILE)
-    foreign = model.load_state_dict(stored, strict=False).unexpected_keys
-    missing = [
-        name
-        for name, _ in model.named_parameters()
-        if set(name.split(".")) & set(model.kotune_new_modules) and name not in stored
-    ]
-    if foreign or missing:
-        raise ModelError(
-            f"{SUBSET_FILE} does not fit the base model",
-            received=f"{'unknown' if foreign else 'missing'}: {(foreign or missing)[0]}",
-        )
+    places = dict(model.named_parameters())
+    expected = {
+        name: value
+        for name, value in places.items()
+        if set(name.split(".")) & set(model.kotune_new_modules) or name in stored
+    }
+    check_adapter(expected, stored, SUBSET_FILE)
+    model.load_state_dict(stored, strict=False)
     return model
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> Any:
+    """``PeftModel.from_pretrained``, which lets keys be missing, with every key; ModelError."""
+    from peft import PeftModel
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    adapted = PeftModel.from_pretrained(model, folder)
+    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    check_adapter(expected, load_file(folder / ADAPTER_FILE), ADAPTER_FILE)
+    return adapted
 
 
 def remember_start(model: Any) -> None:

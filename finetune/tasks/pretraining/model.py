@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from finetune.core.errors import ModelError
-from finetune.models.loading import autocast_context
+from finetune.models.loading import autocast_context, load_checked
 from finetune.models.source import BaseModel
 
 if TYPE_CHECKING:
@@ -54,22 +53,16 @@ def load_masked_model(base: BaseModel, attention: str | None = None) -> PreTrain
     """
     from transformers import AutoModelForMaskedLM
 
-    try:
-        return AutoModelForMaskedLM.from_pretrained(
-            base.location,
-            revision=base.revision or "main",
-            local_files_only=base.local_only,
-            dtype=torch.float32,
-            use_safetensors=True,
-            attn_implementation=attention,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as fault:
-        detail = (str(fault).splitlines() or [type(fault).__name__])[0][:200]
-        raise ModelError(
-            "the model cannot be loaded for masked-language modelling",
-            received=f"model={base.source}: {detail}",
-            allowed="an encoder that AutoModelForMaskedLM knows, weights in safetensors",
-        ) from fault
+    model, _ = load_checked(
+        AutoModelForMaskedLM,
+        base,
+        "an encoder that AutoModelForMaskedLM knows, weights in safetensors",
+        dtype=torch.float32,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        attn_implementation=attention,
+    )
+    return model
 
 
 def longest_input(model: PreTrainedModel) -> int:

@@ -13,8 +13,9 @@ import torch
 from finetune.adapters.attach import find_target_modules
 from finetune.core.errors import ModelError
 from finetune.core.files import write_text
-from finetune.models.loading import autocast_context, run_base
+from finetune.models.loading import autocast_context, load_checked, load_whole, run_base
 from finetune.models.source import BaseModel
+from finetune.models.trained_weights import load_adapter
 from finetune.recipes.speech import AugmentSection, SpeechAdapterSection, SpeechArchitectureSection
 from finetune.tasks.speech.ctc import SpeechSettings, read_speech_settings
 
@@ -106,24 +107,15 @@ def load_wav2vec2(base: BaseModel, *, labels: int | None = None, seed: int = 0) 
 
     torch.manual_seed(seed)
     changed = {} if labels is None else {"vocab_size": labels, "pad_token_id": 0}
-    try:
-        model, info = AutoModelForCTC.from_pretrained(
-            base.location,
-            revision=base.revision or "main",
-            local_files_only=base.local_only,
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=labels is not None,
-            **changed,
-        )
-    except (OSError, ValueError, RuntimeError) as fault:
-        line = (str(fault).splitlines() or [type(fault).__name__])[0][:200]
-        raise ModelError(
-            "the speech model cannot be loaded",
-            received=f"{base.source}: {line}",
-            allowed="a wav2vec2 with a CTC head, weights in safetensors",
-        ) from fault
+    model, info = load_checked(
+        AutoModelForCTC,
+        base,
+        "a wav2vec2 with a CTC head, weights in safetensors",
+        dtype=torch.float32,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        **changed,
+    )
     check_wav2vec2(model.config, base.source)
     missing = [key for key in info["missing_keys"] if key.startswith("lm_head")]
     model.kotune_new_modules = ["lm_head"] if missing or labels is not None else []
@@ -181,15 +173,10 @@ def load_trained_speech(run: Run, *, merge: bool = False) -> torch.nn.Module:
     from transformers import AutoModelForCTC
 
     if run.method == "full":
-        model = AutoModelForCTC.from_pretrained(
-            run.folder / "model", dtype=torch.float32, use_safetensors=True, local_files_only=True
-        )
-        return model.eval()
-    from peft import PeftModel
-
+        return load_whole(AutoModelForCTC, run.folder / "model").eval()
     labels = len(run.labels) if run.info["new_head"] else None
     base = load_wav2vec2(run_base(run), labels=labels, seed=run.recipe.seed)
-    model = PeftModel.from_pretrained(base, run.folder / "model")
+    model = load_adapter(base, run.folder / "model")
     if merge:
         model = model.merge_and_unload(safe_merge=True)
     return model.eval()
