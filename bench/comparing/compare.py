@@ -14,15 +14,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.report.summary import Row, Summary, noise_floor, summarise
+from bench.report.figures import noise_floor
+from bench.report.row import Row
+from bench.report.summary import Summary, summarise
 from bench.results.records import Results, Variant
-from bench.statistics.latency import (
-    Estimate,
-    holm_adjust,
-    median_ratio,
-    ratio_finding,
-    ratio_of_ratios,
-)
+from bench.statistics.decisions import Estimate, holm_adjust, judge_difference, ratio_finding
+from bench.statistics.latency import median_ratio, ratio_of_ratios
 from finetune.metrics.classification import CONFIDENCE, paired_difference
 
 SIZE_TOLERANCE = 0.01  # a file that grows by less is no regression
@@ -47,7 +44,10 @@ class Change:
 
 @dataclass(frozen=True)
 class VariantChange:
-    """A variant in both results; ``status`` is "compared", "missing", "added" or "failed"."""
+    """A variant in both results.
+
+    ``status`` is "compared", "missing", "added", "failed", "failed export", or "failed before".
+    """
 
     name: str
     status: str
@@ -95,7 +95,7 @@ def compare_results(old: Results, new: Results, *, tolerance: float = 0.0) -> Co
 
 
 def _is_lost(one: VariantChange) -> bool:
-    return one.status in ("missing", "failed")
+    return one.status in ("missing", "failed", "failed export")
 
 
 def _floor(summary: Summary) -> float:
@@ -147,10 +147,10 @@ def _compare_variant(
     old, new = (
         next((row for row in one.rows if row.name == name), None) for one in (before, after)
     )
-    if old is None or old.failed:
-        return VariantChange(name, "added" if new and not new.failed else "failed before")
-    if new is None or new.failed:
-        return VariantChange(name, "missing" if new is None else "failed")
+    if old is None or not _is_sound(old):
+        return VariantChange(name, "added" if new and _is_sound(new) else "failed before")
+    if new is None or not _is_sound(new):
+        return VariantChange(name, _how_lost(new))
     found = [
         _accuracy(name, before.results, after.results, same_rows),
         _latency(old, new, before, after, floor, same_machine),
@@ -160,8 +160,15 @@ def _compare_variant(
     return VariantChange(name, "compared", tuple(change for change in found if change))
 
 
-def _row(summary: Summary, name: str) -> Row | None:
-    return next((row for row in summary.rows if row.name == name), None)
+def _is_sound(row: Row) -> bool:
+    """Whether a variant ran, and passed the checks of its export."""
+    return not (row.failed or row.export_failed)
+
+
+def _how_lost(row: Row | None) -> str:
+    if row is None:
+        return "missing"
+    return "failed" if row.failed else "failed export"
 
 
 def _variant(results: Results, name: str) -> Variant:
@@ -268,6 +275,5 @@ def _adjust(variants: list[VariantChange]) -> list[VariantChange]:
 
 
 def _judge(change: Change, p_adjusted: float) -> Change:
-    shown = p_adjusted < 1 - CONFIDENCE
-    finding = ("better" if change.change.value > 0 else "worse") if shown else "tie"
+    finding = judge_difference(change.change.value, p_adjusted)
     return replace(change, p_adjusted=p_adjusted, finding=finding)

@@ -34,18 +34,13 @@ from bench.comparing.proof_report import (
 )
 from bench.engines.prepare import prepare_variants
 from bench.instruments.timing import TURN
-from bench.report.summary import noise_floor
+from bench.report.figures import noise_floor
 from bench.rounds.block import Plan
 from bench.rounds.checkpoint import Checkpoint, Measurement
 from bench.rounds.processes import measure_variants
 from bench.rounds.schedule import latency_samples
-from bench.statistics.latency import (
-    Estimate,
-    collect_samples,
-    half_width,
-    median_ratio,
-    ratio_finding,
-)
+from bench.statistics.decisions import Estimate, ratio_finding
+from bench.statistics.latency import collect_samples, half_width, median_ratio
 from bench.tasks.text import choose_test_rows
 from bench.variants.text import Variant, choose_variants, find_contenders
 from finetune.core.console import errors, run_app, tell

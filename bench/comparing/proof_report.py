@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.rounds.compose import plain_command
-from bench.statistics.latency import Estimate, half_width
+from bench.statistics.decisions import Estimate
+from bench.statistics.latency import half_width
 from bench.training.report import facts_lines
 from finetune.core.provenance import collect_provenance
 

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.report import text
-from bench.report.summary import Row
-from bench.statistics.latency import Estimate
+from bench.report.row import Row
+from bench.statistics.decisions import Estimate
 from finetune.core.errors import RecipeError
 
 Number = Callable[[Row], float | None]
@@ -132,8 +132,9 @@ def _accuracy_drop(row: Row) -> Estimate | None:
         return Estimate(0.0, 0.0, 0.0) if row.accuracy else None
     if row.comparison is None:
         return None
-    pair = row.comparison.paired
-    return Estimate(-pair.difference, -pair.interval[1], -pair.interval[0])
+    found = row.comparison.difference
+    low, high = (None if end is None else -end for end in (found.high, found.low))
+    return Estimate(-found.value, low, high)
 
 
 def _speedup(row: Row) -> Estimate | None:

@@ -9,8 +9,9 @@ from statistics import median
 from typing import Any
 
 from bench.report import text
+from bench.report.figures import noise_floor
 from bench.report.load import load_notes
-from bench.report.summary import Summary, noise_floor
+from bench.report.summary import Summary
 from bench.statistics.latency import PROCESSES_FROM, half_width
 
 ROUNDS_FROM = 10  # over all processes
@@ -119,9 +120,16 @@ def _accuracy_notes(summary: Summary) -> list[str]:
     notes = [
         "Accuracy has Wilson's interval, F1 a bootstrap interval. A difference of accuracy has "
         "a paired bootstrap interval and McNemar's test (exact below 25 discordant rows), "
-        "adjusted after Holm for the number of variants. One run per method tells about that "
-        "run, not about the method."
+        "adjusted after Holm for the number of variants. The marks ▲ ▼ ≈ and every loss or gain "
+        "in words follow the adjusted test; an interval stands for one comparison alone."
     ]
+    several = [row for row in summary.merged_rows if row.seeds]
+    notes.append(
+        "Recipes with several seeds are judged over their runs: means, Student's t on the logit "
+        "scale, a t-test against the baseline's runs; their latencies are pooled."
+        if several
+        else "One run per method tells about that run, not about the method."
+    )
     if summary.unseen_rows and summary.unseen_rows < summary.test_rows:
         notes.append(
             f"“Unseen” is the accuracy on the {summary.unseen_rows:,} test rows whose text "

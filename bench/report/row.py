@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.statistics.latency import AccuracyComparison, Estimate, LatencySummary, Samples
+from bench.statistics.decisions import AccuracyComparison, Estimate
+from bench.statistics.latency import LatencySummary, Samples
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,8 @@ class Row:
     good in both axes of the first picture and better in one. ``peak_vram_bytes`` is PyTorch's
     own count, ``device_bytes`` NVML's; ``energy_j`` is joules a review, the machine's idle draw
     included. ``noise_floor`` is the relative difference that the noise pair showed.
+    ``export_failed``: of an artifact whose checks failed; measured, and never recommended.
+    ``seeds`` are those of the runs that a row of several stands for, ``seed_accuracies`` theirs.
     """
 
     name: str
@@ -29,6 +33,7 @@ class Row:
     reason: str | None
     is_baseline: bool
     is_noise_pair: bool = False
+    export_failed: bool = False
     accuracy: Estimate | None = None
     accuracy_unseen: Estimate | None = None
     f1_binary: Estimate | None = None
@@ -56,3 +61,16 @@ class Row:
     trainable_share: float | None = None
     training_time_s: float | None = None
     on_front: bool = False
+    seeds: tuple[int, ...] = ()
+    seed_accuracies: Mapping[int, float] | None = None
+
+    @property
+    def title(self) -> str:
+        """The name as it is shown: with the seeds it stands for, or that its export failed."""
+        counted = f"{self.name}, {len(self.seeds)} seeds" if self.seeds else self.name
+        return mark_failed(counted, self.export_failed)
+
+
+def mark_failed(name: str, failed: bool) -> str:
+    """The name of a variant of an export that ``failed`` its checks says so wherever it stands."""
+    return f"{name} (failed export)" if failed else name

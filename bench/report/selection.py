@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from bench.report import text
 from bench.report.conditions import Check, check_row, parse_conditions
-from bench.report.summary import Row, Summary, noise_floor
-from bench.statistics.latency import median_ratio, ratio_finding
+from bench.report.figures import noise_floor, tie_on_speed
+from bench.report.row import Row
+from bench.report.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,22 @@ class Selection:
     @property
     def sentences(self) -> tuple[str, ...]:
         """One for each variant that does not satisfy the conditions: which fail, and by what."""
-        return tuple(_failure(row, checks) for row, checks in self.checks if not _all_hold(checks))
+        return tuple(
+            _failure(row, checks) for row, checks in self.checks if not _satisfies(row, checks)
+        )
 
 
 def select_variant(summary: Summary, where: str) -> Selection:
-    """Check every variant that ran, by speed; raises RecipeError where the conditions are wrong."""
+    """Check every variant that ran, by speed; raises RecipeError where the conditions are wrong.
+
+    Runs of one recipe with several seeds are one variant. One whose export failed its checks
+    satisfies nothing.
+    """
     conditions = parse_conditions(where)
-    ordered = sorted(summary.contenders, key=_by_speed)
+    summary = summary.over_seeds
+    ordered = sorted(summary.shown, key=_by_speed)
     checks = tuple((row, check_row(row, conditions)) for row in ordered)
-    fit = [row for row, found in checks if _all_hold(found)]
+    fit = [row for row, found in checks if _satisfies(row, found)]
     chosen = fit[0] if fit else None
     return Selection(where, chosen.name if chosen else None, _headline(fit, summary), checks)
 
@@ -51,22 +59,17 @@ def _headline(fit: list[Row], summary: Summary) -> str:
     told += f" (p50 {text.milliseconds(best.latency.p50_ms)} ms"
     if best.accuracy:
         told += f", accuracy {text.percent(best.accuracy.value)} %"
-    tied = [f"`{row.name}`" for row in fit[1:] if _ties(row, best, summary)]
+    floor = noise_floor(summary.noise_pair.speedup if summary.noise_pair else None)
+    tied = [f"`{row.name}`" for row in fit[1:] if tie_on_speed(row, best, floor)]
     also = f"; {text.listed(tied)} {'ties' if len(tied) == 1 else 'tie'} with it on speed"
     return f"{told}){also if tied else ''}."
 
 
-def _ties(row: Row, best: Row, summary: Summary) -> bool:
-    if row.latency_samples is None or best.latency_samples is None:
-        return False
-    floor = noise_floor(summary.noise_pair.speedup if summary.noise_pair else None)
-    return ratio_finding(median_ratio(row.latency_samples, best.latency_samples), floor) == "tie"
-
-
-def _all_hold(checks: tuple[Check, ...]) -> bool:
-    return all(check.holds for check in checks)
+def _satisfies(row: Row, checks: tuple[Check, ...]) -> bool:
+    return not row.export_failed and all(check.holds for check in checks)
 
 
 def _failure(row: Row, checks: tuple[Check, ...]) -> str:
-    failing = [f"{one.condition.words} ({one.value})" for one in checks if not one.holds]
+    failing = ["the checks of its export"] if row.export_failed else []
+    failing += [f"{one.condition.words} ({one.value})" for one in checks if not one.holds]
     return f"`{row.name}` fails {text.listed(failing)}."

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median_low
 
-from bench.report.summary import find_front
+from bench.report.figures import SPEED_WORDS, find_front
+from bench.report.row import mark_failed
 from bench.results.speech_records import BASE, SpeechResults, SpeechVariant
+from bench.statistics.decisions import Estimate, Finding, judge_interval, ratio_finding
 from bench.statistics.latency import (
-    Estimate,
     LatencySummary,
     Samples,
     collect_samples,
@@ -26,6 +27,7 @@ class SpeechRow:
 
     ``gap`` is the paired difference of WER to the group's baseline, ``rtf`` (real-time factor)
     the median latency over the audio's length, ``speedup`` the baseline's latency over this one's.
+    ``export_failed``: of an artifact whose checks failed; measured, and never recommended.
     """
 
     name: str
@@ -37,6 +39,7 @@ class SpeechRow:
     reason: str | None
     is_baseline: bool
     size_bytes: int
+    export_failed: bool = False
     load_s: float | None = None
     first_call_ms: float | None = None
     peak_memory_bytes: int | None = None
@@ -47,6 +50,22 @@ class SpeechRow:
     rtf: Mapping[str, Estimate] = field(default_factory=dict)
     speedup: Mapping[str, Estimate] = field(default_factory=dict)
     on_front: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name as it is shown: with a mark where the export failed."""
+        return mark_failed(self.name, self.export_failed)
+
+    @property
+    def finding(self) -> Finding:
+        """What the difference of error rates is shown to be, by its interval."""
+        ends = self.gap.interval if self.gap else (None, None)
+        return judge_interval(*ends, more_is_better=False)
+
+    def speed_finding(self, length: str) -> str:
+        """ "faster", "slower" or "tie" against the baseline at a length."""
+        found = self.speedup.get(length)
+        return SPEED_WORDS[ratio_finding(found)] if found else "tie"
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,11 @@ class SpeechSummary:
     def trained(self) -> tuple[SpeechRow, ...]:
         """Those of the trained model, which have error rates."""
         return tuple(row for row in self.measured if row.group != BASE)
+
+    @property
+    def contenders(self) -> tuple[SpeechRow, ...]:
+        """Those of them that can be chosen: whose export, if they have one, did not fail."""
+        return tuple(row for row in self.trained if not row.export_failed)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -91,7 +115,7 @@ def summarise_speech(results: SpeechResults) -> SpeechSummary:
     points = {
         row.name: (row.rtf[shown].value, row.wer.value)
         for row in rows
-        if row.wer and shown in row.rtf
+        if row.wer and shown in row.rtf and not row.export_failed
     }
     front = find_front(points)
     rows = [replace(row, on_front=row.name in front) for row in rows]
@@ -109,6 +133,7 @@ def _describe(one: SpeechVariant, baseline: SpeechVariant, results: SpeechResult
         reason=one.reason,
         is_baseline=one is baseline,
         size_bytes=one.size_bytes,
+        export_failed=one.export_checks == "failed",
         load_s=one.load_s,
         first_call_ms=one.first_call_ms,
         peak_memory_bytes=one.peak_memory_bytes,

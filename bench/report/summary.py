@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
-
+from bench.report.figures import compare_accuracies, compare_speeds, describe_row, mark_front
+from bench.report.over_seeds import merge_seeds
 from bench.report.row import Row
-from bench.results.records import Results, Variant
-from bench.statistics.latency import (
-    Estimate,
-    collect_samples,
-    compare_accuracy,
-    latency_summary,
-    median_interval,
-    median_ratio,
-    ratio_finding,
-)
-from finetune.metrics.classification import (
-    confusion_matrix,
-    f1_interval,
-    f1_scores,
-    wilson_interval,
-)
-
-NOISE_SUFFIX = "-again"
-SPEED_WORDS = {"higher": "faster", "lower": "slower", "tie": "tie"}
+from bench.results.records import Results
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Everything the writers show; ``rows`` has the baseline first and failures last."""
+    """Everything the writers show; ``rows`` has the baseline first and failures last.
+
+    ``merged_rows`` are the same with one row for all seeds of a recipe.
+    """
 
     results: Results
     rows: tuple[Row, ...]
+    merged_rows: tuple[Row, ...]
     test_rows: int
     unseen_rows: int
 
@@ -44,9 +30,19 @@ class Summary:
         return tuple(row for row in self.rows if not row.failed)
 
     @property
-    def contenders(self) -> tuple[Row, ...]:
-        """The variants that ran and can be chosen: all but the baseline's second time."""
+    def shown(self) -> tuple[Row, ...]:
+        """The variants that ran, each once: without the baseline's second time."""
         return tuple(row for row in self.measured if not row.is_noise_pair)
+
+    @property
+    def contenders(self) -> tuple[Row, ...]:
+        """Those of them that can be chosen: whose export, if they have one, did not fail."""
+        return tuple(row for row in self.shown if not row.export_failed)
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Name → how it is shown, of every variant."""
+        return {row.name: row.title for row in self.rows}
 
     @property
     def noise_pair(self) -> Row | None:
@@ -63,198 +59,23 @@ class Summary:
         """The row that the others are compared with; None when it failed."""
         return next((row for row in self.measured if row.is_baseline), None)
 
+    @property
+    def over_seeds(self) -> Summary:
+        """The summary of recipes instead of runs: what a verdict speaks of."""
+        return replace(self, rows=self.merged_rows)
+
 
 def summarise(results: Results) -> Summary:
     """Derive every figure of the report."""
-    rows = [_describe(variant, results) for variant in results.variants]
-    rows = _compare_accuracies(rows, results)
-    rows = _mark_front(_compare_speeds(rows))
-    rows.sort(key=lambda row: (row.failed, not row.is_baseline))
+    rows = [describe_row(variant, results) for variant in results.variants]
+    if not any(row.is_baseline and row.export_failed for row in rows):
+        rows = compare_speeds(compare_accuracies(rows, results))
+    rows = _in_order(mark_front(rows))
+    merged = _in_order(merge_seeds(rows, results))
     unseen = sum(1 for seen in results.seen_in_training if not seen)
-    return Summary(results, tuple(rows), len(results.truth), unseen)
+    return Summary(results, rows, merged, len(results.truth), unseen)
 
 
-def _describe(variant: Variant, results: Results) -> Row:
-    """The figures of one variant by itself."""
-    failed = variant.status == "failed"
-    row = Row(
-        name=variant.name,
-        method=variant.method,
-        runtime=variant.runtime,
-        precision=variant.precision,
-        description=" · ".join(filter(None, [_device(variant), variant.description])),
-        run=variant.run,
-        failed=failed,
-        reason=variant.reason,
-        is_baseline=variant.name == results.baseline,
-        is_noise_pair=variant.name == results.baseline + NOISE_SUFFIX,
-    )
-    if failed:
-        return row
-    return replace(
-        row, **_accuracy_figures(variant, results), **_speed_figures(variant), **_sizes(variant)
-    )
-
-
-def _device(variant: Variant) -> str:
-    """Where it ran, if not on the CPU as everything does."""
-    return "" if variant.device == "cpu" else variant.device.upper()
-
-
-def _accuracy_figures(variant: Variant, results: Results) -> dict[str, Estimate | None]:
-    """Accuracy on all rows and on those not seen in training, and F1, with intervals."""
-    if not (variant.predicted and results.truth):
-        return {}
-    truth, predicted = np.array(results.truth), np.array(variant.predicted)
-    correct = truth == predicted
-    unseen = (
-        correct[np.array(results.seen_in_training, dtype=int) == 0]
-        if results.seen_in_training
-        else []
-    )
-    table = confusion_matrix(truth, predicted, len(results.labels))
-    scores = f1_scores(table)
-    f1 = {
-        f"f1_{field.name}": Estimate(float(value), *f1_interval(table, field.name))
-        for field in fields(scores)
-        if (value := getattr(scores, field.name)) is not None
-    }
-    return {
-        "accuracy": _share(correct),
-        "accuracy_unseen": _share(unseen) if len(unseen) else None,
-        **f1,
-    }
-
-
-def _share(correct: np.ndarray) -> Estimate:
-    hits, rows = int(correct.sum()), len(correct)
-    return Estimate(hits / rows, *wilson_interval(hits, rows))
-
-
-def _speed_figures(variant: Variant) -> dict[str, object]:
-    """Latency percentiles, throughput, start; empty parts stay None."""
-    figures: dict[str, object] = {
-        "first_call_ms": _typical(variant.first_call_ms),
-        "load_s": _typical(variant.load_s),
-    }
-    if any(part.samples_ms for part in variant.latency):
-        samples = collect_samples((p.process, p.round, p.samples_ms) for p in variant.latency)
-        figures |= {
-            "latency_samples": samples,
-            "latency": latency_summary(samples),
-            "p50_ms": median_interval(samples),
-            "energy_j": _energy(variant),
-        }
-    if variant.throughput:
-        rates = [(p.process, p.round, [p.rows / p.seconds]) for p in variant.throughput]
-        figures["rows_per_s"] = median_interval(collect_samples(rates))
-    return figures
-
-
-def _energy(variant: Variant) -> float | None:
-    """The median over rounds of joules a review, all sources together."""
-    return _typical(
-        [
-            sum(one.energy_j.values()) / len(one.samples_ms)
-            for one in variant.latency
-            if one.energy_j
-        ]
-    )
-
-
-def _typical(values: Sequence[float]) -> float | None:
-    return float(np.median(values)) if values else None
-
-
-def _sizes(variant: Variant) -> dict[str, int | float | None]:
-    """Bytes and parameters; a peak is the highest over the processes."""
-    counts = variant.parameters
-    share = counts.trainable / counts.total if counts and counts.total else None
-    return {
-        "peak_memory_bytes": max(variant.peak_memory_bytes, default=None),
-        "peak_vram_bytes": max(variant.peak_vram_bytes, default=None),
-        "device_bytes": max(variant.device_bytes, default=None),
-        "size_bytes": variant.size_bytes,
-        "adapter_bytes": variant.adapter_bytes,
-        "parameters": counts.total if counts else None,
-        "trainable": counts.trainable if counts else None,
-        "trainable_share": share,
-        "training_time_s": variant.training_time_s,
-    }
-
-
-def _compare_accuracies(rows: list[Row], results: Results) -> list[Row]:
-    predicted = {
-        variant.name: np.array(variant.predicted)
-        for variant in results.variants
-        if variant.predicted
-        and variant.status == "ok"
-        and variant.name != results.baseline + NOISE_SUFFIX
-    }
-    if results.baseline not in predicted:
-        return rows
-    found = compare_accuracy(np.array(results.truth), predicted, results.baseline)
-    return [replace(row, comparison=found.get(row.name)) for row in rows]
-
-
-def _compare_speeds(rows: list[Row]) -> list[Row]:
-    """Speed-ups over the baseline; what its second measurement differs by is called a tie."""
-    base = next((row.latency_samples for row in rows if row.is_baseline), None)
-    if base is None:
-        return rows
-    ratios = {
-        row.name: median_ratio(base, row.latency_samples)
-        for row in rows
-        if row.latency_samples is not None and not row.is_baseline
-    }
-    pair = next((ratios.get(row.name) for row in rows if row.is_noise_pair), None)
-    floor = noise_floor(pair)
-    return [
-        replace(
-            row,
-            speedup=ratio,
-            speed_finding=SPEED_WORDS[ratio_finding(ratio, floor)],
-            noise_floor=floor if pair else None,
-        )
-        if (ratio := ratios.get(row.name))
-        else row
-        for row in rows
-    ]
-
-
-def noise_floor(pair: Estimate | None) -> float:
-    """The relative difference that the same variant shows from itself; 0 when not measured."""
-    return float(np.expm1(abs(np.log(pair.value)))) if pair else 0.0
-
-
-def picture_axis(rows: Sequence[Row]) -> tuple[str, Callable[[Row], float | None]]:
-    """What the first picture shows against latency: "accuracy", or "memory" without it."""
-    if any(row.accuracy for row in rows):
-        return "accuracy", lambda row: row.accuracy.value if row.accuracy else None
-    return "memory", lambda row: row.peak_memory_bytes
-
-
-def _mark_front(rows: list[Row]) -> list[Row]:
-    """Mark the rows that no other dominates: lower p50, and more accuracy or less memory."""
-    kind, value = picture_axis(rows)
-    sign = -1 if kind == "accuracy" else 1
-    points = {
-        row.name: (row.latency.p50_ms, sign * height)
-        for row in rows
-        if row.latency and not row.is_noise_pair and (height := value(row)) is not None
-    }
-
-    front = find_front(points)
-    return [replace(row, on_front=row.name in front) for row in rows]
-
-
-def find_front(points: Mapping[str, tuple[float, float]]) -> set[str]:
-    """The names that no other dominates: less is better on both axes (Pareto)."""
-
-    def dominated(mine: tuple[float, float]) -> bool:
-        return any(
-            other != mine and other[0] <= mine[0] and other[1] <= mine[1]
-            for other in points.values()
-        )
-
-    return {name for name, mine in points.items() if not dominated(mine)}
+def _in_order(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The baseline first, failures last."""
+    return tuple(sorted(rows, key=lambda row: (row.failed, not row.is_baseline)))

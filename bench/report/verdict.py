@@ -5,16 +5,22 @@ surely within MARGIN of the baseline's (on 50,000 rows a loss of a tenth of a po
 and still may be worth a fourfold speed, so it is named with its price rather than ruled out), or
 not shown to be below it (McNemar, Holm-adjusted) and observed to be less than CAUTION below (on
 60 rows hardly any loss is significant). Of those that tie with it on speed, the one that keeps
-most accuracy is chosen.
+most accuracy is chosen. Where a recipe was trained with several seeds, all of its runs are one
+variant, and the comparison is over seeds. What failed the checks of its export is never chosen.
+
+A loss or a gain is called so only where the table's mark says so (``comparison.finding``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.report import text
-from bench.report.summary import Row, Summary, noise_floor
-from bench.statistics.latency import Estimate, median_ratio, ratio_finding
+from bench.report.figures import noise_floor, tie_on_speed
+from bench.report.row import Row
+from bench.report.summary import Summary
+from bench.statistics.decisions import Estimate
 
 MARGIN = 0.005
 CAUTION = 0.01
@@ -42,14 +48,19 @@ class Verdict:
 
 def reach_verdict(summary: Summary) -> Verdict:
     """The verdict on a summary; says so when there is nothing to choose."""
+    summary = summary.over_seeds
     measured, base = summary.contenders, summary.baseline
-    failures = _failures(summary)
+    failures = (*_failed_exports(summary), *_failures(summary))
     if not measured:
-        return Verdict("No variant finished.", failures, None, ())
+        none = "No variant finished."
+        if summary.shown:
+            none = "Nothing can be recommended: what ran is of exports that failed their checks."
+        return Verdict(none, failures, None, ())
     if len(measured) == 1:
         return Verdict(_alone(measured[0], summary), failures, measured[0].name, ())
-    if base is None:
-        lost = f"The baseline `{summary.results.baseline}` failed, so nothing is compared with it."
+    if base is None or base.export_failed:
+        what = "failed" if base is None else "is of an export that failed its checks"
+        lost = f"The baseline `{summary.results.baseline}` {what}, so nothing is compared with it."
         return Verdict(lost, failures, None, ())
     timed = [row for row in measured if row.latency]
     if base.latency is None or len(timed) < 2:
@@ -63,7 +74,7 @@ def reach_verdict(summary: Summary) -> Verdict:
         _loss(chosen, summary),
         _lossless(chosen, timed),
         _speed_ties(chosen, group),
-        _faster_but_worse(chosen, timed),
+        *_faster_but_worse(chosen, timed),
     )
     return Verdict(
         headline=_headline(chosen, base),
@@ -85,9 +96,9 @@ def _acceptable(row: Row) -> bool:
     """
     if row.comparison is None:
         return row.is_baseline or (row.accuracy is None and row.method != "tfidf")
-    pair = row.comparison.paired
-    unshown = row.comparison.finding != "worse" and pair.difference > -CAUTION
-    return unshown or pair.interval[0] >= -MARGIN
+    found, low = row.comparison.difference, row.comparison.difference.low
+    unshown = row.comparison.finding != "worse" and found.value > -CAUTION
+    return unshown or (low is not None and low >= -MARGIN)
 
 
 def _fastest(timed: list[Row], summary: Summary) -> list[Row]:
@@ -100,14 +111,7 @@ def _fastest(timed: list[Row], summary: Summary) -> list[Row]:
     floor = noise_floor(summary.noise_pair.speedup if summary.noise_pair else None)
     faster = first.speed_finding == "faster"
     alike = [row for row in acceptable if (row.speed_finding == "faster") == faster]
-    return [row for row in alike if row is first or _ties(row, first, floor)]
-
-
-def _ties(row: Row, first: Row, floor: float) -> bool:
-    """Whether two rows' speeds cannot be told apart."""
-    assert row.latency_samples is not None
-    assert first.latency_samples is not None
-    return ratio_finding(median_ratio(row.latency_samples, first.latency_samples), floor) == "tie"
+    return [row for row in alike if row is first or tie_on_speed(row, first, floor)]
 
 
 def _kept(row: Row) -> tuple[int, float, float]:
@@ -124,11 +128,23 @@ def _headline(chosen: Row, base: Row) -> str:
     if chosen is base or chosen.speedup is None:
         return f"Nothing is measurably faster than `{base.name}` at its accuracy."
     price = _price(chosen)
+    over = _over_seeds(chosen, base)
     if chosen.speed_finding != "faster":
         gain = price.removeprefix(" and")
-        return f"`{chosen.name}`{gain} over `{base.name}` and is not measurably faster."
+        return f"{over}`{chosen.name}`{gain} over `{base.name}` and is not measurably faster."
     gain = text.times(chosen.speedup.value)
-    return f"`{chosen.name}` is {gain} times as fast as `{base.name}`{price}."
+    return f"{over}`{chosen.name}` is {gain} times as fast as `{base.name}`{price}."
+
+
+def _over_seeds(chosen: Row, base: Row) -> str:
+    """How many runs a headline speaks of, where not of one each."""
+    own, other = len(chosen.seeds), len(base.seeds)
+    if not own and not other:
+        return ""
+    if own == other:
+        return f"Over {own} seeds, "
+    counts = [text.plural(count or 1, "run") for count in (own, other)]
+    return f"Over {counts[0]} against {counts[1]}, "
 
 
 def _price(chosen: Row) -> str:
@@ -136,16 +152,15 @@ def _price(chosen: Row) -> str:
     if chosen.comparison is None:
         return ""
     finding, pair = chosen.comparison.finding, chosen.comparison.paired
-    moved = f"{100 * abs(pair.difference):.2f} points"
+    moved = f"{100 * abs(chosen.comparison.difference.value):.2f} points"
     if finding == "worse":
         return f" and loses {moved} of accuracy"
     if finding == "better":
         return f" and gains {moved} of accuracy"
-    if pair.gained + pair.lost == 0:
+    if pair is not None and pair.gained + pair.lost == 0:
         return " and gives the same answers"
-    if pair.interval[1] < 0:
-        return f", with perhaps {moved} less accuracy"
-    return f", with no loss of accuracy that {text.plural(pair.rows, 'row')} could show"
+    by = "so few runs" if pair is None else text.plural(pair.rows, "row")
+    return f", with no loss of accuracy that {by} could show"
 
 
 def _speed(chosen: Row, base: Row) -> str:
@@ -168,25 +183,40 @@ def _loss(chosen: Row, summary: Summary) -> str:
         return "Speed and memory only: this benchmark claims no accuracy."
     if chosen is base or not chosen.accuracy or not chosen.comparison:
         return f"`{base.name}` is right on {_share(base.accuracy)} of {rows}."
-    pair = chosen.comparison.paired
-    low, high = pair.interval
+    found, low = chosen.comparison, chosen.comparison.difference.low
     compared = sum(1 for row in summary.measured if row.comparison)
     adjusted = f", adjusted for {compared} comparisons" if compared > 1 else ""
     sentence = (
-        f"Of {rows} it gets {text.percent(chosen.accuracy.value)} % right, the baseline "
-        f"{text.percent(base.accuracy.value)} %: {text.points(pair.difference)} points, 95 % "
-        f"interval {text.points(low)} to {text.points(high)} "
-        f"({text.p_value(chosen.comparison.p_adjusted)}{adjusted})."
+        f"Of {rows} it gets {text.percent(chosen.accuracy.value)} % right{_range(chosen)}, the "
+        f"baseline {text.percent(base.accuracy.value)} %{_range(base)}: "
+        f"{text.points(found.difference.value)} points{_interval(found.difference)} "
+        f"({found.test}, {text.p_value(found.p_adjusted)}{adjusted})."
     )
-    if chosen.comparison.finding == "tie" and low < -CAUTION:
-        short = f"{100 * abs(low):.1f}"
-        sentence += f" So few rows cannot rule out a loss of up to {short} points."
+    if found.finding == "tie" and low is not None and low < -CAUTION:
+        few = "runs" if found.paired is None else "rows"
+        sentence += f" So few {few} cannot rule out a loss of up to {100 * abs(low):.1f} points."
     return sentence
 
 
+def _range(row: Row) -> str:
+    """The lowest and the highest of several seeds."""
+    if not row.seed_accuracies:
+        return ""
+    ends = min(row.seed_accuracies.values()), max(row.seed_accuracies.values())
+    return f" on average of {len(row.seeds)} seeds ({text.span(*map(text.percent, ends))})"
+
+
+def _interval(difference: Estimate) -> str:
+    if difference.low is None or difference.high is None:
+        return ""
+    return f", 95 % interval {text.points(difference.low)} to {text.points(difference.high)}"
+
+
 def _share(accuracy: Estimate) -> str:
-    low, high = (text.percent(end or 0) for end in (accuracy.low, accuracy.high))
-    return f"{text.percent(accuracy.value)} % ({text.span(low, high)})"
+    told = f"{text.percent(accuracy.value)} %"
+    if accuracy.low is None or accuracy.high is None:
+        return told
+    return f"{told} ({text.span(text.percent(accuracy.low), text.percent(accuracy.high))})"
 
 
 def _lossless(chosen: Row, timed: list[Row]) -> str:
@@ -208,15 +238,28 @@ def _speed_ties(chosen: Row, group: list[Row]) -> str:
     return f"{text.listed(tied)} {'ties' if len(tied) == 1 else 'tie'} with it on speed."
 
 
-def _faster_but_worse(chosen: Row, timed: list[Row]) -> str:
-    """Rows that are faster still, and what they lose."""
-    told = [
-        f"`{row.name}` ({text.milliseconds(_p50(row))} ms) loses "
-        f"{100 * abs(row.comparison.paired.difference):.2f} points"
+def _faster_but_worse(chosen: Row, timed: list[Row]) -> Iterator[str]:
+    """Rows that are faster still: what they lose, or by how much they are lower without proof."""
+    refused = [
+        row
         for row in sorted(timed, key=_p50)
         if _p50(row) < _p50(chosen) and row.comparison is not None and not _acceptable(row)
     ]
-    return f"Faster still, but {text.listed(told)}." if told else ""
+    lose, tie = [], []
+    for row in refused:
+        name = f"`{row.name}` ({text.milliseconds(_p50(row))} ms)"
+        moved = f"{100 * abs(row.comparison.difference.value):.2f} points"
+        if row.comparison.finding == "worse":
+            lose.append(f"{name} loses {moved}")
+        else:
+            tie.append(f"{name} is {moved} lower on these rows")
+    if lose:
+        yield f"Faster still, but {text.listed(lose)}."
+    if tie:
+        yield (
+            f"Faster still, but {text.listed(tie)}: no difference is shown, and a loss of more "
+            f"than {100 * MARGIN:g} points not ruled out."
+        )
 
 
 def _changes(base: Row, chosen: Row) -> tuple[Change, ...]:
@@ -260,6 +303,22 @@ def _most_accurate(measured: tuple[Row, ...], summary: Summary) -> str:
     assert best.accuracy is not None
     rows = text.plural(summary.test_rows, "test row")
     return f"`{best.name}` is right most often: on {_share(best.accuracy)} of {rows}."
+
+
+def _failed_exports(summary: Summary) -> tuple[str, ...]:
+    """What was measured although its export failed, and at which check."""
+    return tuple(
+        f"`{row.name}` was measured, but its export failed its checks{_failed_check(row, summary)}:"
+        " it is not to be used."
+        for row in summary.shown
+        if row.export_failed
+    )
+
+
+def _failed_check(row: Row, summary: Summary) -> str:
+    ladder = summary.results.ladders.get(row.run or "", ())
+    told = [f"{step.step}: {step.failure}".rstrip(".") for step in ladder if step.failure]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _failures(summary: Summary) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from finetune.core.files import read_json
 SCHEMA = "kotune.results/1"
 FAULTS_SHOWN = 8
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+ExportChecks = Literal["passed", "failed"] | None
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -91,7 +92,10 @@ class Parameters(Record):
 
 
 class Variant(Record):
-    """One <method>-<runtime>-<precision> as measured; ``predicted`` may be empty."""
+    """One <method>-<runtime>-<precision> as measured; ``predicted`` may be empty.
+
+    ``export_checks`` is the verdict of the artifact it was loaded from; None where none was.
+    """
 
     name: str
     method: str
@@ -102,6 +106,7 @@ class Variant(Record):
     run: str | None = None
     device: str = "cpu"
     description: str = ""
+    export_checks: ExportChecks = None
     predicted: list[int] = []
     latency: list[LatencyRound] = []
     throughput: list[ThroughputRound] = []
@@ -118,6 +123,14 @@ class Variant(Record):
     adapter_bytes: int | None = None
     parameters: Parameters | None = None
     training_time_s: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _checks_were_words(cls, given: Any) -> Any:
+        """Files older than the key say in the description that the export's checks failed."""
+        if isinstance(given, dict) and "export_checks" not in given:
+            return {**given, "export_checks": _told_checks(given.get("description"))}
+        return given
 
 
 class Data(Record):
@@ -197,6 +210,11 @@ class Results(Record):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+
+def _told_checks(description: Any) -> str | None:
+    told = isinstance(description, str) and "its export checks FAILED" in description
+    return "failed" if told else None
 
 
 def read_results(folder: Path) -> Results:

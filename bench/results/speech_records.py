@@ -7,7 +7,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bench.results.records import CurvePoint, LadderStep, Positive, Record, read_records
+from bench.results.records import (
+    CurvePoint,
+    ExportChecks,
+    LadderStep,
+    Positive,
+    Record,
+    read_records,
+)
 
 SCHEMA = "kotune.speech-results/1"
 BASE = "base"  # the group of the base size with random weights
@@ -17,7 +24,7 @@ class SpeechVariant(Record):
     """One variant; ``latency`` is length in seconds → rounds → milliseconds, from file to text.
 
     ``group`` is the run's method, or BASE. ``transcripts`` are of the test recordings, and
-    empty for random weights.
+    empty for random weights. ``export_checks`` is the verdict of the artifact it was loaded from.
     """
 
     name: str
@@ -25,6 +32,7 @@ class SpeechVariant(Record):
     runtime: str
     precision: str
     description: str = ""
+    export_checks: ExportChecks = None
     status: Literal["ok", "failed"]
     reason: str | None = None
     size_bytes: Annotated[int, Field(gt=0)]

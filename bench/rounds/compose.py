@@ -44,6 +44,7 @@ def describe_variant(prepared: Prepared, measured: Measurement) -> dict[str, Any
         "run": variant.source.name if variant.source else None,
         **_recipe_of(variant.source.run if variant.source else None),
         "description": variant.description,
+        "export_checks": variant.export_checks,
         "predicted": measured.predicted,
         "predicted_from": measured.predicted_from,
         "latency": measured.latency,

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.statistics.decisions import AccuracyComparison, Estimate, judge_all
 from finetune.metrics.classification import CONFIDENCE, PairedDifference, paired_difference
 
 RESAMPLES = 4_000
@@ -46,27 +47,6 @@ class LatencySummary:
     p95_ms: float
     p99_ms: float
     max_ms: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its interval; None where one measurement allows none."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class AccuracyComparison:
-    """One variant against the baseline; ``p_adjusted`` is Holm's over all variants compared.
-
-    ``finding`` is "better", "worse" or "tie" (no difference shown).
-    """
-
-    paired: PairedDifference
-    p_adjusted: float
-    finding: str
 
 
 def collect_samples(entries: Iterable[tuple[int, int, Iterable[float]]]) -> Samples:
@@ -165,27 +145,6 @@ def ratio_of_ratios(numerator: Estimate, denominator: Estimate) -> Estimate:
     return Estimate(value, float(value * np.exp(-down)), float(value * np.exp(up)))
 
 
-def ratio_finding(ratio: Estimate, noise_floor: float = 0.0) -> str:
-    """ "higher", "lower" or "tie": whether a ratio differs from 1.
-
-    A tie when the interval holds 1, when there is none, or when the ratio lies within the
-    ``noise_floor``, the relative difference that an A/A comparison showed.
-    """
-    if ratio.low is None or ratio.high is None or ratio.low <= 1 <= ratio.high:
-        return "tie"
-    if abs(np.log(ratio.value)) <= np.log1p(noise_floor):
-        return "tie"
-    return "higher" if ratio.value > 1 else "lower"
-
-
-def holm_adjust(p_values: Iterable[float]) -> np.ndarray:
-    """Holm's step-down adjusted p-values (Holm 1979), in the order given."""
-    from statsmodels.stats.multitest import multipletests
-
-    given = np.asarray(list(p_values), dtype=np.float64)
-    return multipletests(given, method="holm")[1] if len(given) else given
-
-
 def compare_accuracy(
     truth: np.ndarray,
     predicted: Mapping[str, np.ndarray],
@@ -204,17 +163,14 @@ def compare_accuracy(
         for name, classes in predicted.items()
         if name != baseline
     }
-    adjusted = holm_adjust(pair.p_value for pair in pairs.values()).tolist()
-    return {
-        name: AccuracyComparison(pair, p, _accuracy_finding(pair, p, confidence))
-        for (name, pair), p in zip(pairs.items(), adjusted, strict=True)
-    }
+    return judge_all({name: compare_rows(pair) for name, pair in pairs.items()})
 
 
-def _accuracy_finding(pair: PairedDifference, p_adjusted: float, confidence: float) -> str:
-    if p_adjusted >= 1 - confidence:
-        return "tie"
-    return "better" if pair.difference > 0 else "worse"
+def compare_rows(pair: PairedDifference) -> AccuracyComparison:
+    """A pair's difference and test; p not yet adjusted."""
+    difference = Estimate(pair.difference, *pair.interval)
+    test = f"McNemar, {pair.test}"
+    return AccuracyComparison(difference, pair.p_value, pair.p_value, test, "tie", pair)
 
 
 def _units(samples: Samples) -> np.ndarray:

@@ -1,108 +1,73 @@
 """Several runs of one recipe that differ in their seed: mean, interval and test over seeds.
 
 One run per method says how that run did, not how the method does. Over seeds the unit is the run:
-Student's t for the mean; against the baseline's recipe the paired t-test where both were trained
-with the same seeds, else Welch's (Welch 1947); Holm over all recipes compared.
+for the mean Student's t on the logit scale (``finetune/metrics/intervals.py``); against the
+baseline's recipe the paired t-test where both were trained with the same seeds, else Welch's
+(Welch 1947). Where one side has a single run, that run is taken as it is, and the test says
+nothing of how another of it would do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.statistics.latency import Estimate, holm_adjust
+from bench.statistics.decisions import AccuracyComparison, Estimate
 from finetune.metrics.classification import CONFIDENCE
+from finetune.metrics.intervals import mean_interval
+
+ALIKE = 1e-9  # shares that differ by less are the same; floats of equal ones do differ
+Accuracies = Mapping[int, float]  # seed → accuracy
 
 
-@dataclass(frozen=True)
-class SeedComparison:
-    """Mean accuracy over seeds minus the baseline's; ``test`` is "paired t" or "Welch t"."""
-
-    difference: Estimate
-    p_value: float
-    p_adjusted: float
-    test: str
-    finding: str
+def mean_over_seeds(values: Sequence[float]) -> Estimate:
+    """The mean of shares over runs with its interval; none where all are alike."""
+    mean, _, interval = mean_interval(values)
+    return Estimate(mean, *(interval or (None, None)))
 
 
-@dataclass(frozen=True)
-class SeedSummary:
-    """One recipe in one runtime and precision: accuracy by seed, their mean with its interval."""
+def compare_seeds(own: Accuracies, base: Accuracies) -> AccuracyComparison:
+    """``own`` minus ``base``: paired where the seeds are the same; p not yet adjusted.
 
-    name: str
-    accuracies: dict[int, float]
-    mean: Estimate
-    spread: float
-    comparison: SeedComparison | None = None
-
-
-def summarise_seeds(
-    groups: Mapping[str, Mapping[int, float]], baseline: str | None
-) -> list[SeedSummary]:
-    """Groups (name → seed → accuracy) of two seeds or more, compared with ``baseline``'s."""
-    found = {name: _describe(name, dict(by)) for name, by in groups.items() if len(by) > 1}
-    base = found.get(baseline) if baseline else None
-    if base is None:
-        return list(found.values())
-    others = [one for one in found.values() if one is not base]
-    compared = [compare_seeds(one.accuracies, base.accuracies) for one in others]
-    adjusted = holm_adjust(one.p_value for one in compared).tolist()
-    judged = {
-        one.name: replace(one, comparison=_judge(comparison, p))
-        for one, comparison, p in zip(others, compared, adjusted, strict=True)
-    }
-    return [judged.get(name, one) for name, one in found.items()]
+    The interval is cut off where no difference of two shares can lie. Differences without any
+    spread leave nothing to hold them against: they have neither interval nor a p-value below 1.
+    Raises ValueError where both sides have a single run.
+    """
+    if len(own) == len(base) == 1:
+        raise ValueError("two single runs cannot be compared over seeds")
+    difference, p, test = t_test(own, base)
+    mean = float(np.mean(list(base.values())))
+    lowest, highest = min(-mean, difference.value), max(1 - mean, difference.value)
+    low, high = difference.low, difference.high
+    if low is not None and high is not None:
+        difference = Estimate(difference.value, max(low, lowest), min(high, highest))
+    return AccuracyComparison(difference, p, p, test, "tie")
 
 
-def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
-    """The mean with Student's t interval; a point where all values are equal."""
-    from scipy.stats import t
+def t_test(own: Accuracies, base: Accuracies) -> tuple[Estimate, float, str]:
+    """Difference of the means with Student's interval, p-value, and which test it is.
 
-    numbers = np.asarray(values, dtype=np.float64)
-    error = numbers.std(ddof=1) / np.sqrt(len(numbers))
-    reach = float(t.ppf((1 + confidence) / 2, len(numbers) - 1) * error)
-    mean = float(numbers.mean())
-    return Estimate(mean, mean - reach, mean + reach)
+    Without spread: no interval, and p = 1.
+    """
+    from scipy.stats import ttest_1samp, ttest_ind
 
-
-def compare_seeds(own: Mapping[int, float], base: Mapping[int, float]) -> SeedComparison:
-    """``own`` minus ``base`` (seed → accuracy): paired where the seeds are the same."""
-    from scipy.stats import ttest_ind
-
+    one, other = (np.array(list(side.values()), dtype=np.float64) for side in (own, base))
+    value = float(one.mean() - other.mean())
     if set(own) == set(base):
-        differences = [own[seed] - base[seed] for seed in sorted(own)]
-        difference = mean_interval(differences)
-        p, test = _p_of_differences(np.array(differences)), "paired t"
+        differences = np.array([own[seed] - base[seed] for seed in sorted(own)])
+        test, alike = "paired t", np.ptp(differences) < ALIKE
+    elif min(len(one), len(other)) == 1:
+        differences = one - other
+        test, alike = "t against one run", np.ptp(differences) < ALIKE
     else:
-        one, other = np.array(list(own.values())), np.array(list(base.values()))
-        value = float(one.mean() - other.mean())
-        if one.std() == other.std() == 0:
-            difference, p = Estimate(value, value, value), float(value == 0)
-        else:
-            result = ttest_ind(one, other, equal_var=False)
-            ends = result.confidence_interval(CONFIDENCE)
-            difference, p = Estimate(value, float(ends.low), float(ends.high)), result.pvalue
-        test = "Welch t"
-    return SeedComparison(difference, float(p), float(p), test, "tie")
-
-
-def _p_of_differences(differences: np.ndarray) -> float:
-    """The paired t-test's p-value; without any spread, 1 for no difference and 0 for one."""
-    from scipy.stats import ttest_1samp
-
-    if np.ptp(differences) == 0:
-        return float(differences[0] == 0)
-    return float(ttest_1samp(differences, 0).pvalue)
-
-
-def _describe(name: str, accuracies: dict[int, float]) -> SeedSummary:
-    values = list(accuracies.values())
-    return SeedSummary(name, accuracies, mean_interval(values), float(np.std(values, ddof=1)))
-
-
-def _judge(comparison: SeedComparison, p_adjusted: float) -> SeedComparison:
-    shown = p_adjusted < 1 - CONFIDENCE
-    finding = ("better" if comparison.difference.value > 0 else "worse") if shown else "tie"
-    return replace(comparison, p_adjusted=p_adjusted, finding=finding)
+        differences, test, alike = None, "Welch t", max(np.ptp(one), np.ptp(other)) < ALIKE
+    if alike:
+        return Estimate(value, None, None), 1.0, test
+    found = (
+        ttest_ind(one, other, equal_var=False)
+        if differences is None
+        else ttest_1samp(differences, 0)
+    )
+    ends = found.confidence_interval(CONFIDENCE)
+    return Estimate(value, float(ends.low), float(ends.high)), float(found.pvalue), test

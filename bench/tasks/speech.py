@@ -235,6 +235,7 @@ def describe(variant: SpeechVariant, measured: Measured) -> dict[str, Any]:
         "runtime": variant.runtime,
         "precision": variant.precision,
         "description": variant.description,
+        "export_checks": variant.export_checks,
         "size_bytes": variant.size_bytes,
         "status": "failed" if measured.reason else "ok",
         **vars(measured),

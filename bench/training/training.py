@@ -11,13 +11,8 @@ import numpy as np
 
 from bench.benchmark import available_cores, check_any_ok, warn_if_busy
 from bench.rounds.compose import plain_command
-from bench.statistics.latency import (
-    Estimate,
-    Samples,
-    collect_samples,
-    median_interval,
-    median_ratio,
-)
+from bench.statistics.decisions import Estimate
+from bench.statistics.latency import Samples, collect_samples, median_interval, median_ratio
 from bench.training.measure import TrainingRecord, measure_training, run_whole
 from bench.training.report import training_markdown
 from bench.training.suite import TrainingSuite, case_recipe

@@ -36,7 +36,8 @@ PRECISIONS = {
 class SpeechVariant:
     """One row of the report. ``folder`` is what is loaded: a run, model folder or artifact.
 
-    ``file`` is the artifact's precision that is opened, a key of its manifest's files.
+    ``file`` is the artifact's precision that is opened, a key of its manifest's files;
+    ``export_checks`` what that artifact's checks said, "passed" or "failed".
     """
 
     name: str
@@ -46,6 +47,7 @@ class SpeechVariant:
     folder: str
     size_bytes: int
     file: str | None = None
+    export_checks: str | None = None
 
     @property
     def description(self) -> str:
@@ -88,7 +90,7 @@ def trained_variants(run: Run, artifact: Artifact) -> list[SpeechVariant]:
     weights = sum(path.stat().st_size for path in (run.folder / "model").glob("*.safetensors"))
     return [
         *_pytorch(run.method, str(run.folder), weights),
-        *_exported(run.method, artifact.folder, artifact.manifest["files"]),
+        *_exported(run.method, artifact.folder, artifact.manifest["files"], artifact.status),
     ]
 
 
@@ -126,20 +128,23 @@ def conv_variants(variants: Sequence[SpeechVariant], scratch: Path) -> list[Spee
         made.append(
             SpeechVariant(
                 f"{one.group}-onnx-{CONV}", one.group, "onnx", CONV, str(target),
-                model_bytes(target / file), CONV,
+                model_bytes(target / file), CONV, one.export_checks,
             )
         )  # fmt: skip
     return made
 
 
-def _exported(group: str, folder: Path, files: dict[str, Any]) -> list[SpeechVariant]:
+def _exported(
+    group: str, folder: Path, files: dict[str, Any], checks: str | None = None
+) -> list[SpeechVariant]:
     """A variant of every file: ``<group>-<runtime>-<precision>``."""
     found = []
     for file, entry in files.items():
         runtime = entry.get("runtime", "onnx")
         precision, size = file.removeprefix("openvino-"), model_bytes(folder / entry["path"])
         name = f"{group}-{runtime}-{precision}"
-        found.append(SpeechVariant(name, group, runtime, precision, str(folder), size, file))
+        place = str(folder)
+        found.append(SpeechVariant(name, group, runtime, precision, place, size, file, checks))
     return found
 
 

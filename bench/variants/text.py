@@ -29,6 +29,7 @@ DESCRIPTIONS = {
     "onnx": "tokenizers + ONNX Runtime",
     "sklearn": "character n-gram TF-IDF + logistic regression on the same training rows",
 }
+EXPORTED = ("onnx", "optimum")  # runtimes that load an artifact's files
 CONVERTED = {
     "bf16": ", weights converted to bfloat16",
     "fp16": ", weights converted to float16",
@@ -73,6 +74,14 @@ class Variant:
     device: str = "cpu"
     is_noise_pair: bool = False
     slowdown: float = 0.0  # of every call, for the proof that differences are found
+
+    @property
+    def export_checks(self) -> str | None:
+        """What the checks of the artifact said that this is made of; None without an artifact."""
+        exported = self.runtime in EXPORTED and self.source and self.source.artifact
+        if not exported:
+            return None
+        return "passed" if self.source.artifact.status == "passed" else "failed"
 
     @property
     def as_trained(self) -> bool:
@@ -185,19 +194,27 @@ def choose_variants(
 
 
 def choose_baseline(variants: Sequence[Variant], wanted: str | None) -> str:
-    """The name all others are compared with; raises RecipeError where it is not measured."""
-    names = [variant.name for variant in variants]
+    """The name all others are compared with; raises RecipeError where it is not measured.
+
+    A variant whose export failed its checks is no baseline, unless nothing else is measured:
+    then nothing is compared.
+    """
+    sound = [one for one in variants if one.export_checks != "failed"]
+    names = [variant.name for variant in sound]
     if wanted is not None:
         if wanted not in names:
+            failed = any(one.name == wanted for one in variants)
             raise RecipeError(
-                "bench.baseline is not among the variants",
+                "bench.baseline is of an export that failed its checks"
+                if failed
+                else "bench.baseline is not among the variants",
                 received=wanted,
-                allowed=", ".join(names),
+                allowed=", ".join(names) or None,
             )
         return wanted
-    full = [one.name for one in variants if one.method == "full" and one.runtime == "pytorch"]
-    torch = [one.name for one in variants if one.runtime in ("pytorch", "merged", "pipeline")]
-    return [*full, *torch, *names][0]
+    full = [one.name for one in sound if one.method == "full" and one.runtime == "pytorch"]
+    torch = [one.name for one in sound if one.runtime in ("pytorch", "merged", "pipeline")]
+    return [*full, *torch, *names, *(one.name for one in variants)][0]
 
 
 def noise_pair(variants: Sequence[Variant], baseline: str) -> list[Variant]:

@@ -7,7 +7,6 @@ that depends on the rows only through their counts, both are the same bootstrap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -213,24 +212,6 @@ def mcnemar_test(gained: int, lost: int) -> tuple[float, str]:
         return 1.0, form
     result = mcnemar([[0, gained], [lost, 0]], exact=exact, correction=True)
     return float(result.pvalue), form
-
-
-def mean_interval(
-    values: Sequence[float], confidence: float = CONFIDENCE
-) -> tuple[float, float | None, Interval | None]:
-    """Mean, sample standard deviation, and Student's t interval of the mean, over runs.
-
-    One value has neither deviation nor interval.
-    """
-    from scipy.stats import t
-
-    array = np.asarray(values, dtype=np.float64)
-    mean, count = float(array.mean()), len(array)
-    if count < 2:
-        return mean, None, None
-    deviation = float(array.std(ddof=1))
-    reach = float(t.ppf((1 + confidence) / 2, count - 1)) * deviation / count**0.5
-    return mean, deviation, (mean - reach, mean + reach)
 
 
 def percentile_interval(draws: np.ndarray, confidence: float = CONFIDENCE) -> Interval:

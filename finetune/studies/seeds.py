@@ -18,7 +18,7 @@ from finetune.recipes.text import FinetuneRecipe
 SCHEMA = "kotune.seeds/1"
 DOCUMENT = "seeds.json"
 SPLITS = ("validation", "test")
-FIGURES = ("accuracy", "f1_macro", "loss")
+FIGURES = {"accuracy": "share", "f1_macro": "share", "loss": "positive"}  # where each can lie
 
 
 def seed_recipes(recipe: FinetuneRecipe) -> list[FinetuneRecipe]:
@@ -98,7 +98,8 @@ def is_finished(recipe: FinetuneRecipe) -> bool:
 
 def summarize_runs(name: str, folders: Sequence[Path]) -> dict[str, Any]:
     """Figures of each run, and their mean, deviation and interval over the runs."""
-    from finetune.metrics.classification import CONFIDENCE, mean_interval
+    from finetune.metrics.classification import CONFIDENCE
+    from finetune.metrics.intervals import mean_interval
     from finetune.run_folder import open_run, read_document
 
     entries = []
@@ -121,10 +122,15 @@ def summarize_runs(name: str, folders: Sequence[Path]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for split in SPLITS:
         summary[split] = {}
-        for figure in FIGURES:
+        for figure, within in FIGURES.items():
             values = [entry[split][figure] for entry in entries]
-            mean, deviation, interval = mean_interval(values)
-            summary[split][figure] = {"mean": mean, "deviation": deviation, "interval": interval}
+            mean, deviation, interval = mean_interval(values, within)
+            summary[split][figure] = {
+                "mean": mean,
+                "deviation": deviation,
+                "range": [min(values), max(values)],
+                "interval": interval,
+            }
     return {
         "name": name,
         "method": run.method,
@@ -147,12 +153,20 @@ def table_lines(content: dict[str, Any]) -> list[str]:
         rows.append((name, _cells(figures)))
     lines = [f"{name:<10}" + "".join(f"{cell:>21}" for cell in cells) for name, cells in rows]
     if len(entries) > 1:
-        low, high = summary["test"]["accuracy"]["interval"]
-        lines.append(
-            f"mean test accuracy over {len(entries)} seeds: {100 * content['confidence']:g} % "
-            f"interval {low:.2%} to {high:.2%} (Student's t)"
-        )
+        lines.append(_told_interval(content))
     return lines
+
+
+def _told_interval(content: dict[str, Any]) -> str:
+    """What the seeds say of the mean test accuracy: range, and interval where they differ."""
+    found, count = content["summary"]["test"]["accuracy"], len(content["seeds"])
+    accuracies = [entry["test"]["accuracy"] for entry in content["seeds"]]
+    told = f"test accuracy over {count} seeds: {min(accuracies):.2%} to {max(accuracies):.2%}"
+    if found["interval"] is None:
+        return f"{told}; all alike, which says nothing of how seeds differ"
+    low, high = found["interval"]
+    share = f"{100 * content['confidence']:g} %"
+    return f"{told}; {share} interval of the mean {low:.2%} to {high:.2%} (t on the logit scale)"
 
 
 def _cells(splits: Sequence[dict[str, float]]) -> list[str]:

@@ -12,12 +12,14 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bench.report import text
+from bench.report.figures import picture_axis
 from bench.report.load import is_disturbed
 from bench.report.notes import method_notes
 from bench.report.pictures.plots import PLOTS, draw
 from bench.report.pictures.svg import Plot, colour_of
+from bench.report.row import Row
 from bench.report.selection import Selection
-from bench.report.summary import Summary, picture_axis
+from bench.report.summary import Summary
 from bench.report.tables import facts
 from bench.report.tables.columns import Cell, Column, Table, build_table
 from bench.report.tables.grids import ladder_grids, training_grid
@@ -31,7 +33,8 @@ WIDTHS = {"wide": 1200.0, "medium": 720.0, "narrow": 358.0}  # px; report.css pi
 
 def render_html(summary: Summary, verdict: Verdict, selection: Selection | None = None) -> str:
     """The page as text; the same summary gives the same text."""
-    colours = {row.name: colour_of(row.runtime) for row in summary.rows}
+    rows = (*summary.rows, *summary.merged_rows)
+    colours = {row.name: colour_of(row.runtime) for row in rows}
     return render_page("report.html", colours, _content(summary, verdict, selection))
 
 
@@ -169,7 +172,7 @@ def _table_parts(table: Table) -> dict[str, Any]:
         for index, column in enumerate(columns)
     ]
     best = [
-        _best(column, [cells[index] for _, cells in table.rows])
+        _best(column, [cells[index] for row, cells in table.rows if not row.export_failed])
         for index, column in enumerate(columns)
     ]
     return {
@@ -181,13 +184,17 @@ def _table_parts(table: Table) -> dict[str, Any]:
             (
                 row,
                 [
-                    (cell, opens[index], cell is not None and cell.main == best[index])
+                    (cell, opens[index], _is_best(row, cell, best[index]))
                     for index, cell in enumerate(cells)
                 ],
             )
             for row, cells in table.rows
         ],
     }
+
+
+def _is_best(row: Row, cell: Cell | None, best: str | None) -> bool:
+    return cell is not None and cell.main == best and not row.export_failed
 
 
 def _best(column: Column, cells: list[Cell | None]) -> str | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bench.report.notes import method_notes
+from bench.report.row import Row
 from bench.report.selection import Selection
-from bench.report.summary import Row, Summary
+from bench.report.summary import Summary
 from bench.report.tables import facts
 from bench.report.tables.columns import Cell, Table, build_table
 from bench.report.tables.grids import Grid, ladder_grids, training_grid
@@ -92,7 +93,8 @@ def _table(table: Table, indices: Sequence[int]) -> str:
 
 
 def _name(row: Row) -> str:
-    return f"**{code(row.name)}** (baseline)" if row.is_baseline else code(row.name)
+    name = f"**{code(row.name)}** (baseline)" if row.is_baseline else code(row.name)
+    return f"{name} **failed export**" if row.export_failed else name
 
 
 def _cell(cell: Cell | None) -> str:
@@ -130,7 +132,8 @@ def _section(title: str, grid: Grid | None, first: str) -> list[str]:
     if grid is None:
         return []
     heading = title if grid.name.lower() == first else f"{title}: {grid.name}"
-    return [f"## {escape(heading)}", grid_table(grid, first)]
+    remarks = "\n".join(f"- {escape(remark)}" for remark in grid.remarks)
+    return [f"## {escape(heading)}", grid_table(grid, first), remarks]
 
 
 def _selection(selection: Selection | None) -> list[str]:

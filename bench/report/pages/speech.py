@@ -22,7 +22,7 @@ from bench.report.pictures.plots import FILE_WIDTH, standalone_svg
 from bench.report.pictures.speech_plots import PLOTS
 from bench.report.pictures.svg import colour_of
 from bench.report.speech_summary import SpeechRow, SpeechSummary, summarise_speech
-from bench.report.speech_verdict import headline
+from bench.report.speech_verdict import failed_exports, headline
 from bench.report.tables import facts
 from bench.report.tables.csv_table import write_records
 from bench.report.tables.grids import Grid, ladder_grids, training_grid
@@ -70,6 +70,7 @@ def _html(summary: SpeechSummary) -> str:
         **masthead(results, f"{text.plural(len(summary.rows), 'variant')}, {counts}"),
         "flags": dirty_flags(results),
         "headline": headline(summary),
+        "warning": failed_exports(summary),
         "introduction": _introduction(summary),
         **{name: pictures[name] for name in ("trade_off", "footprints", "curves")},
         "runtimes": {row.runtime: colour_of(row.runtime) for row in summary.trained},
@@ -99,6 +100,7 @@ def _markdown(summary: SpeechSummary, pictures: Sequence[str]) -> str:
     blocks = [
         f"# {escape(results.name)}",
         f"**{escape(headline(summary))}**",
+        escape(failed_exports(summary)),
         escape(_introduction(summary)),
         *(f"![{spoken(name)}](plots/{name}.svg)" for name in pictures[:1]),
         *_section(errors_grid(summary)),
@@ -140,7 +142,8 @@ def _notes(summary: SpeechSummary) -> list[str]:
         *(f"`{row.name}`: {row.description}." for row in summary.rows),
         "Latency is from a file's path to its text, one file at a time; the real-time factor "
         "(RTF) is the median over the length of the audio, less is faster.",
-        "Intervals are 95 %, by bootstrap over recordings (error rates) and rounds (speed).",
+        "Intervals are 95 %, by bootstrap over recordings (error rates) and rounds (speed). "
+        "▲ better, ▼ worse, ≈ no difference shown: the interval holds none.",
     ]
 
 
@@ -149,6 +152,7 @@ def _figures(row: SpeechRow) -> Iterator[tuple[str, Any]]:
     for name in ("name", "group", "runtime", "precision", "description"):
         yield name, getattr(row, name)
     yield "failed", int(row.failed)
+    yield "export_failed", int(row.export_failed)
     for name in ("reason", "size_bytes", "peak_memory_bytes", "load_s", "first_call_ms"):
         if (value := getattr(row, name)) is not None:
             yield name, value
@@ -162,6 +166,7 @@ def _figures(row: SpeechRow) -> Iterator[tuple[str, Any]]:
         yield "wer_difference", row.gap.difference
         yield from zip(("wer_difference_low", "wer_difference_high"), row.gap.interval, strict=True)
         yield "changed_transcripts", row.gap.changed
+        yield "wer_finding", row.finding
     for name, found in estimates.items():
         if found is None:
             continue

@@ -43,7 +43,7 @@ def draw_footprints(
     gutter = (
         0.0
         if narrow
-        else 24 + max(text_width(row.name, 12.5, bold=row.is_baseline) for row in rows)
+        else 24 + max(text_width(row.title, 12.5, bold=row.is_baseline) for row in rows)
     )
     pitch = NARROW_PITCH if narrow else PITCH
     top = 34.0
@@ -60,8 +60,8 @@ def draw_footprints(
 def _row_name(row: Row, gutter: float, y: float, narrow: bool) -> str:
     name = "name base" if row.is_baseline else "name"
     if narrow:
-        return write(0, y + 12, row.name, name)
-    return write(gutter - 16, y + PITCH / 2 + 4, row.name, name, "end")
+        return write(0, y + 12, row.title, name)
+    return write(gutter - 16, y + PITCH / 2 + 4, row.title, name, "end")
 
 
 def _panel(
@@ -95,7 +95,7 @@ def _panel(
             class_="amount",
         )
         label = write(end + 7, y + THICK - 1, shown, "value")
-        words = f"{row.name}: {title.lower()} {shown}"
+        words = f"{row.title}: {title.lower()} {shown}"
         group = titled(words, [bar, label], colour_of(row.runtime))
         parts.append(element("g", group, data_variant=row.name))
     return "".join(parts)

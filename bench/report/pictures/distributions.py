@@ -19,7 +19,8 @@ from bench.report.pictures.svg import (
     titled,
     write,
 )
-from bench.report.summary import Row, Summary
+from bench.report.row import Row
+from bench.report.summary import Summary
 
 STEPS = 160  # points of a drawn distribution
 STRIP = 36.0
@@ -38,7 +39,7 @@ def draw_latencies(summary: Summary, width: float) -> Plot | None:
     above = 20.0 if narrow else 0.0
     pitch = STRIP + GAP + above
     gutter = (
-        8 if narrow else 24 + max(text_width(row.name, 12.5, bold=row.is_baseline) for row in rows)
+        8 if narrow else 24 + max(text_width(row.title, 12.5, bold=row.is_baseline) for row in rows)
     )
     low, high = _range(rows, narrow)
     x = Scale(low, high, gutter, width - (52 if narrow else 64), log=True)
@@ -97,11 +98,11 @@ def _strip(
     parts.append(write(p99 + 7, middle + 4, text.milliseconds(figures.p99_ms), "value tail-value"))
     name = "name base" if row.is_baseline else "name"
     if narrow:
-        parts.append(write(x.start - 8, foot - STRIP - 8, row.name, name))
+        parts.append(write(x.start - 8, foot - STRIP - 8, row.title, name))
     else:
-        parts.append(write(x.start - 16, foot - STRIP / 2 + 4, row.name, name, "end"))
+        parts.append(write(x.start - 16, foot - STRIP / 2 + 4, row.title, name, "end"))
     words = (
-        f"{row.name}: p50 {text.milliseconds(figures.p50_ms)}, p90 "
+        f"{row.title}: p50 {text.milliseconds(figures.p50_ms)}, p90 "
         f"{text.milliseconds(figures.p90_ms)}, p95 {text.milliseconds(figures.p95_ms)}, p99 "
         f"{text.milliseconds(figures.p99_ms)} ms, {text.plural(figures.count, 'sample')}"
     )

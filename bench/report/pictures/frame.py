@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bench.report import text
 from bench.report.pictures.labels import Box
 from bench.report.pictures.svg import Scale, element, line, text_width, write
-from bench.statistics.latency import Estimate
+from bench.statistics.decisions import Estimate
 
 STRAY_GAP = 0.6  # share of the whole range that lies empty above a stray
 WIDEST = 3.0  # times outside the medians that an interval may stretch the axis
@@ -37,9 +37,13 @@ class Axes:
 
 @dataclass(frozen=True)
 class Point:
-    """A variant in the units of the axes, with its intervals; ``told`` are its figures."""
+    """A variant in the units of the axes, with its intervals; ``told`` are its figures.
+
+    ``title`` is the name as it is shown.
+    """
 
     name: str
+    title: str
     runtime: str
     x: Estimate
     y: Estimate
@@ -72,7 +76,8 @@ class Frame:
 
 def ends(figure: Estimate) -> tuple[float, float]:
     """Both ends of the interval, or the value twice."""
-    return figure.low or figure.value, figure.high or figure.value
+    low, high = figure.low, figure.high
+    return figure.value if low is None else low, figure.value if high is None else high
 
 
 def split_strays(points: Sequence[Point], axes: Axes) -> tuple[list[Point], list[Point]]:
@@ -98,7 +103,7 @@ def build_frame(points: Sequence[Point], axes: Axes, width: float) -> Frame:
     middles = [point.x.value for point in points]
     floor, ceiling = min(middles) / WIDEST, max(middles) * WIDEST
     times = [min(max(end, floor), ceiling) for point in points for end in ends(point.x)]
-    heights = [end for point in points for end in (point.y.value, *y_ends(point))]
+    heights = [end for point in points for end in (point.y.value, *ends(point.y))]
     low, high = min(heights), max(heights)
     room = max((high - low) * 0.2, axes.least_room)
     reach = math.log(max(times) / min(times)) * (0.1 if narrow else 0.08) + 0.12
@@ -113,11 +118,6 @@ def build_frame(points: Sequence[Point], axes: Axes, width: float) -> Frame:
         y=y,
         axes=axes,
     )
-
-
-def y_ends(point: Point) -> tuple[float, float]:
-    """Low and high of the vertical interval; nothing known is 0, as a rate of no errors has."""
-    return point.y.low or 0, point.y.high or 0
 
 
 def draw_axes(frame: Frame) -> str:

@@ -58,19 +58,26 @@ def draw_lengths(summary: Summary, width: float) -> Plot | None:
         for batch in sorted({batch for by_batch in cells.values() for batch in by_batch})
     ]
     colours = {row.name: colour_of(row.runtime) for row in summary.rows}
-    return draw_panels(panels, colours, width, "tokens", "Latency against length and batch size")
+    label = "Latency against length and batch size"
+    return draw_panels(panels, colours, summary.titles, width, "tokens", label)
 
 
 def draw_panels(
-    panels: Sequence[Panel], colours: Mapping[str, str], width: float, x_title: str, label: str
+    panels: Sequence[Panel],
+    colours: Mapping[str, str],
+    titles: Mapping[str, str],
+    width: float,
+    x_title: str,
+    label: str,
 ) -> Plot:
     """Panels beside each other, below each other on a phone, on logarithmic axes.
 
-    The names stand at the ends of the last one's lines; ``x_title`` is the unit of the lengths.
+    The names, as ``titles`` has them, stand at the ends of the last one's lines; ``x_title`` is
+    the unit of the lengths.
     """
     names = {name for panel in panels for name in panel.series}
     narrow = width < 800
-    gutter = 14 + max(text_width(name, LABEL) for name in names)
+    gutter = 14 + max(text_width(titles[name], LABEL) for name in names)
     columns = 1 if narrow else len(panels)
     each = (width - GAP * (columns - 1) - (0 if narrow else gutter)) / columns
     height = max(HEIGHT, 70 + LABEL_GAP * len(names))
@@ -80,7 +87,7 @@ def draw_panels(
         inner = each - gutter if narrow else each
         left, top = (0.0, place * height) if narrow else (place * (each + GAP), 0.0)
         y = Scale(panel.lowest / 1.25, panel.highest * 1.25, height - 46, 30, log=True)
-        body = _panel(panel, y, inner, labelled, colours, x_title)
+        body = _panel(panel, y, inner, labelled, colours, titles, x_title)
         parts.append(element("g", body, transform=f"translate({number(left)},{number(top)})"))
     total = height * len(panels) if narrow else height
     return Plot("".join(parts), width, total, label)
@@ -106,6 +113,7 @@ def _panel(
     width: float,
     labelled: bool,
     colours: Mapping[str, str],
+    titles: Mapping[str, str],
     x_title: str,
 ) -> str:
     """Axes, lines, and where asked the names at their ends."""
@@ -129,15 +137,19 @@ def _panel(
         told = ", ".join(
             f"{n:g} {x_title} {text.significant(value)}{panel.unit}" for n, value in points
         )
-        group = titled(f"{name}: {told}", [path(drawn, "curve"), *dots], colours[name])
+        group = titled(f"{titles[name]}: {told}", [path(drawn, "curve"), *dots], colours[name])
         parts.append(element("g", group, data_variant=name))
     if labelled:
-        parts += _end_names(panel.series, x, y, colours)
+        parts += _end_names(panel.series, x, y, colours, titles)
     return "".join(parts)
 
 
 def _end_names(
-    series: dict[str, Points], x: Scale, y: Scale, colours: Mapping[str, str]
+    series: dict[str, Points],
+    x: Scale,
+    y: Scale,
+    colours: Mapping[str, str],
+    titles: Mapping[str, str],
 ) -> list[str]:
     """Each variant's name beside the end of its line, apart from the others'."""
     names = list(series)
@@ -145,6 +157,6 @@ def _end_names(
     places = spread(ends, LABEL_GAP, y.end - 8, y.start)
     drawn = []
     for name, place in zip(names, places, strict=True):
-        label = write(x.end + 10, place + 4, name, "length-name")
+        label = write(x.end + 10, place + 4, titles[name], "length-name")
         drawn.append(element("g", label, class_=colours[name], data_variant=name))
     return drawn

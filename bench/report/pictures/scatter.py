@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from bench.report import text
+from bench.report.figures import picture_axis
 from bench.report.pictures.frame import (
     Axes,
     Frame,
@@ -16,7 +17,6 @@ from bench.report.pictures.frame import (
     draw_axes,
     ends,
     split_strays,
-    y_ends,
 )
 from bench.report.pictures.labels import Anchor, Box, leader_line, place_labels
 from bench.report.pictures.svg import (
@@ -30,8 +30,9 @@ from bench.report.pictures.svg import (
     titled,
     write,
 )
-from bench.report.summary import Row, Summary, picture_axis
-from bench.statistics.latency import Estimate
+from bench.report.row import Row
+from bench.report.summary import Summary
+from bench.statistics.decisions import Estimate
 
 NAME_SIZE = 12.5
 NARROW_NAME_SIZE = 11
@@ -58,8 +59,12 @@ def draw_trade_off(summary: Summary, width: float) -> Plot | None:
 
 
 def trade_off_points(summary: Summary) -> tuple[list[Point], Axes]:
-    """The variants that have both figures, in percent or MB and milliseconds."""
-    kind, _ = picture_axis(summary.contenders)
+    """The variants that have both figures, in percent or MB and milliseconds.
+
+    Runs of one recipe with several seeds are one point.
+    """
+    rows = summary.over_seeds.shown
+    kind, _ = picture_axis(rows)
     by_accuracy = kind == "accuracy"
     title = "Accuracy, %" if by_accuracy else "Peak memory, MB"
     axes = Axes(
@@ -70,11 +75,11 @@ def trade_off_points(summary: Summary) -> tuple[list[Point], Axes]:
         least_room=0.05 if by_accuracy else 1.0,
         strays=by_accuracy,
     )
-    found = [(row, _height(row, kind)) for row in summary.contenders if row.p50_ms]
+    found = [(row, _height(row, kind)) for row in rows if row.p50_ms]
     points = [
         Point(
-            row.name, row.runtime, row.p50_ms, height, row.size_bytes, row.is_baseline,
-            row.on_front, _told(row, height.value, kind),
+            row.name, row.title, row.runtime, row.p50_ms, height, row.size_bytes,
+            row.is_baseline, row.on_front, _told(row, height.value, kind),
         )
         for row, height in found
         if height is not None
@@ -113,8 +118,7 @@ def _height(row: Row, kind: str) -> Estimate | None:
         return None if row.peak_memory_bytes is None else Estimate(memory, memory, memory)
     if row.accuracy is None:
         return None
-    shares = (row.accuracy.value, row.accuracy.low or 0, row.accuracy.high or 0)
-    return Estimate(*(100 * share for share in shares))
+    return Estimate(100 * row.accuracy.value, *(100 * end for end in ends(row.accuracy)))
 
 
 def _told(row: Row, value: float, kind: str) -> str:
@@ -130,7 +134,7 @@ def _told(row: Row, value: float, kind: str) -> str:
 
 def _spot(point: Point, frame: Frame, largest: int) -> Spot:
     left, right = ends(point.x)
-    low, high = y_ends(point)
+    low, high = ends(point.y)
     widest = 13.0 if frame.narrow else 19.0
     share = math.sqrt(point.size_bytes / largest) if point.size_bytes and largest else 0.25
     return Spot(
@@ -175,7 +179,7 @@ def _draw_spot(spot: Spot) -> str:
         line(spot.left, spot.y, spot.right, spot.y, "bar"),
     ]
     bubble = element("circle", cx=number(spot.x), cy=number(spot.y), r=number(spot.radius))
-    words = f"{spot.point.name}: {spot.point.told}"
+    words = f"{spot.point.title}: {spot.point.told}"
     group = titled(words, [bubble, *bars], classes)
     return element("g", group, data_variant=spot.point.name)
 
@@ -192,7 +196,7 @@ def _draw_strays(strays: Sequence[Point], spots: Sequence[Spot], frame: Frame) -
             if frame.axes.higher_is_better
             else frame.y.end + 14 + index * STRAY_LINE
         )
-        words = f"{arrows[place + 1]} {point.name}, {point.told}"
+        words = f"{arrows[place + 1]} {point.title}, {point.told}"
         parts = [write(frame.x.start + 8, y, words, "stray")]
         group = titled(f"{words}: off the scale", parts, colour_of(point.runtime))
         drawn.append(element("g", group, data_variant=point.name))
@@ -235,16 +239,16 @@ def _names(spots: Sequence[Spot], frame: Frame, obstacles: Sequence[Box]) -> lis
 
 
 def _name(spot: Spot, anchor: Anchor, box: Box, frame: Frame, size: float) -> str:
-    ends = leader_line(anchor, box)
-    parts = [line(*ends, "leader")] if ends else []
+    leader = leader_line(anchor, box)
+    parts = [line(*leader, "leader")] if leader else []
     x, side = (box.right, "end") if box.right < spot.x else (box.left, "start")
     class_ = "name base" if spot.point.is_baseline else "name"
-    parts.append(write(x, box.top + size - 1.5, spot.point.name, class_, side))
+    parts.append(write(x, box.top + size - 1.5, spot.point.title, class_, side))
     if not frame.narrow:
         parts.append(write(x, box.top + size + 13, spot.point.told, "told", side))
     return element("g", "".join(parts), class_="label", data_variant=spot.point.name)
 
 
 def _label_width(spot: Spot, frame: Frame, size: float) -> float:
-    name = text_width(spot.point.name, size, bold=spot.point.is_baseline)
+    name = text_width(spot.point.title, size, bold=spot.point.is_baseline)
     return name if frame.narrow else max(name, text_width(spot.point.told, 11))

@@ -13,7 +13,7 @@ from bench.report.pictures.scatter import draw_points
 from bench.report.pictures.svg import Plot, colour_of
 from bench.report.speech_summary import SpeechRow, SpeechSummary
 from bench.results.speech_records import BASE
-from bench.statistics.latency import Estimate
+from bench.statistics.decisions import Estimate
 
 Picture = Callable[[SpeechSummary, float], Plot | None]
 
@@ -51,8 +51,8 @@ def _point(row: SpeechRow, wer: Estimate, length: str) -> Point | None:
     low, high = (wer.value if end is None else end for end in (wer.low, wer.high))
     height = Estimate(100 * wer.value, 100 * low, 100 * high)
     return Point(
-        row.name, row.runtime, factor, height, row.size_bytes, row.is_baseline, row.on_front,
-        " · ".join(told),
+        row.name, row.title, row.runtime, factor, height, row.size_bytes, row.is_baseline,
+        row.on_front, " · ".join(told),
     )  # fmt: skip
 
 
@@ -74,7 +74,10 @@ def draw_speed(summary: SpeechSummary, width: float, *, base: bool = False) -> P
         _panel("Real-time factor", factor, ""),
     ]
     colours = {row.name: colour_of(row.runtime) for row in rows}
-    return draw_panels(panels, colours, width, "s of audio", "Speed by the length of the audio")
+    titles = {row.name: row.title for row in rows}
+    return draw_panels(
+        panels, colours, titles, width, "s of audio", "Speed by the length of the audio"
+    )
 
 
 def _panel(title: str, series: dict[str, list[tuple[float, float]]], unit: str) -> Panel:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.report import text
-from bench.report.summary import Row, Summary
-from bench.statistics.latency import Estimate
+from bench.report.row import Row
+from bench.report.summary import Summary
+from bench.statistics.decisions import Estimate
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,15 @@ def _percentile(field: str, beside: str) -> Callable[[Row], Cell | None]:
 def _difference(row: Row) -> Cell | None:
     if row.comparison is None:
         return None
-    pair, p = row.comparison.paired, row.comparison.p_adjusted
+    found, pair = row.comparison, row.comparison.paired
+    test = f"{found.test}, Holm-adjusted {text.p_value(found.p_adjusted)}"
+    rows = f"{pair.gained:,} rows right only here, {pair.lost:,} only in the baseline; "
     return Cell(
-        text.points(pair.difference),
-        pair.difference,
-        text.span(text.points(pair.interval[0]), text.points(pair.interval[1])),
-        row.comparison.finding,
-        f"{pair.gained:,} rows right only here, {pair.lost:,} only in the baseline; "
-        f"McNemar ({pair.test}), Holm-adjusted {text.p_value(p)}",
+        text.points(found.difference.value),
+        found.difference.value,
+        _interval(found.difference, text.points),
+        found.finding,
+        rows + test if pair else test,
     )
 
 

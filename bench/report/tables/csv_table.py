@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 
-from bench.report.summary import Row, Summary
-from bench.statistics.latency import AccuracyComparison, Estimate, LatencySummary
+from bench.report.row import Row
+from bench.report.summary import Summary
+from bench.statistics.decisions import AccuracyComparison, Estimate
+from bench.statistics.latency import LatencySummary
 
-SKIPPED = {"latency_samples"}
+SKIPPED = {"latency_samples", "seeds", "seed_accuracies"}
 
 
 def render_csv(summary: Summary) -> str:
-    """The table as CSV (UTF-8, \\n); figures nobody has are left out, missing ones are empty."""
-    return write_records([dict(_figures(row)) for row in summary.rows])
+    """The table as CSV (UTF-8, \\n); figures nobody has are left out, missing ones are empty.
+
+    Below the variants stands a line for each recipe of several seeds: it has a count in
+    ``seeds``, means for figures, and Student's intervals and test.
+    """
+    several = [row for row in summary.merged_rows if row.seeds]
+    return write_records([dict(_figures(row)) for row in (*summary.rows, *several)])
 
 
 def write_records(records: Sequence[Mapping[str, object]]) -> str:
@@ -51,18 +59,35 @@ def _figures(row: Row) -> Iterator[tuple[str, object]]:
             yield "latency_count", value.count
         else:
             yield field.name, int(value) if isinstance(value, bool) else value
+    yield from _over_seeds(row)
+
+
+def _over_seeds(row: Row) -> Iterator[tuple[str, object]]:
+    """How many seeds a line stands for, which, and how far they lie apart."""
+    if not row.seeds:
+        return
+    yield "seeds", len(row.seeds)
+    yield "seed_list", " ".join(map(str, row.seeds))
+    if row.seed_accuracies:
+        shares = list(row.seed_accuracies.values())
+        yield from (("accuracy_min", min(shares)), ("accuracy_max", max(shares)))
+        yield "accuracy_sd", statistics.stdev(shares)
 
 
 def _comparison(value: AccuracyComparison) -> Iterator[tuple[str, object]]:
-    pair = value.paired
+    found, pair = value.difference, value.paired
+    yield "accuracy_difference", found.value
+    if found.low is not None and found.high is not None:
+        yield from (
+            ("accuracy_difference_low", found.low),
+            ("accuracy_difference_high", found.high),
+        )
+    if pair is not None:
+        yield from (("gained_rows", pair.gained), ("lost_rows", pair.lost))
+    kind, test = ("seeds", value.test) if pair is None else ("mcnemar", pair.test)
     yield from (
-        ("accuracy_difference", pair.difference),
-        ("accuracy_difference_low", pair.interval[0]),
-        ("accuracy_difference_high", pair.interval[1]),
-        ("gained_rows", pair.gained),
-        ("lost_rows", pair.lost),
-        ("mcnemar_test", pair.test),
-        ("mcnemar_p", pair.p_value),
-        ("mcnemar_p_holm", value.p_adjusted),
+        (f"{kind}_test", test),
+        (f"{kind}_p", value.p_value),
+        (f"{kind}_p_holm", value.p_adjusted),
         ("accuracy_finding", value.finding),
     )

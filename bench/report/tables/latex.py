@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from bench.report import text
-from bench.report.summary import Row, Summary
-from bench.statistics.latency import Estimate
+from bench.report.row import Row
+from bench.report.summary import Summary
+from bench.report.tables.scenario_grids import seeds_grid
+from bench.statistics.decisions import Estimate
 
 SPECIAL = str.maketrans(
     {
@@ -22,7 +24,15 @@ SPECIAL = str.maketrans(
         "^": r"\textasciicircum{}",
     }
 )
-SIGNS = {"−": "$-$", "…": r"\dots", "×": r"$\times$", "–": "--", "μ": r"$\mu$"}
+SIGNS = {
+    "−": "$-$",
+    "…": r"\dots",
+    "×": r"$\times$",
+    "–": "--",
+    "μ": r"$\mu$",
+    "Δ": r"$\Delta$",
+    "<": "$<$",
+}
 TIE = r"$\approx$"
 Figure = Callable[[Row], str | None]
 
@@ -31,8 +41,15 @@ def render_latex(summary: Summary) -> str:
     """A tabular with the figures that every paper asks for; a column nobody has is absent.
 
     Wants ``\\usepackage{booktabs}``. Ties with the baseline carry an approximately-equal sign.
+    A second one has the recipes of several seeds, where there are any.
     """
-    rows = [row for row in summary.contenders if row.latency or row.accuracy]
+    tables = [_main_table(summary), *_seeds_table(summary)]
+    return "\n".join(line for table in tables for line in table) + "\n"
+
+
+def _main_table(summary: Summary) -> list[str]:
+    """One row per variant that has figures."""
+    rows = [row for row in summary.shown if row.latency or row.accuracy]
     present = [(head, cell) for head, cell in COLUMNS if any(cell(row) for row in rows)]
     lines = [
         f"% {_one_line(summary.results.name)}: kotune report makes this again from results.json",
@@ -42,12 +59,33 @@ def render_latex(summary: Summary) -> str:
         r"\midrule",
     ]
     for row in rows:
-        name = escape(row.name)
+        name = escape(row.title)
         cells = [rf"\textbf{{{name}}}" if row.is_baseline else name]
         cells += [cell(row) or "--" for _, cell in present]
         lines.append(" & ".join(cells) + r" \\")
         lines += [r"\midrule"] if row.is_baseline and len(rows) > 1 else []
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
+def _seeds_table(summary: Summary) -> Iterator[list[str]]:
+    """The report's table over seeds as a tabular of its own."""
+    grid = seeds_grid(summary)
+    if grid is None:
+        return
+    heads = " & ".join(escape(heading) for heading in ("Recipe", *grid.headings))
+    body = [" & ".join(map(escape, row)) + r" \\" for row in grid.rows]
+    yield [
+        "",
+        "% means over seeds: Student's t on the logit scale; tests adjusted after Holm",
+        *(f"% {_one_line(remark)}" for remark in grid.remarks),
+        rf"\begin{{tabular}}{{l{'r' * len(grid.headings)}}}",
+        r"\toprule",
+        heads + r" \\",
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
 
 
 def escape(words: str) -> str:
@@ -80,8 +118,7 @@ def _with_interval(found: Estimate, written: Callable[[float], str]) -> str:
 def _difference(row: Row) -> str | None:
     if row.comparison is None:
         return None
-    pair = row.comparison.paired
-    told = _with_interval(Estimate(pair.difference, *pair.interval), text.points)
+    told = _with_interval(row.comparison.difference, text.points)
     return f"{told}~{TIE}" if row.comparison.finding == "tie" else told
 
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from itertools import takewhile
+import statistics
+from collections.abc import Callable
 
 from bench.report import text
-from bench.report.summary import Row, Summary
+from bench.report.row import Row, mark_failed
+from bench.report.summary import Summary
 from bench.report.tables.grids import Grid
 from bench.results.records import Results, ServerResult, Variant
-from bench.statistics.seeds import SeedSummary, summarise_seeds
+from bench.statistics.decisions import Estimate
 
 
 def server_grid(results: Results) -> Grid | None:
     """One row per variant: the highest rate that held the p99 bound, without and with batching."""
     measured = [one for one in results.variants if one.server and one.status == "ok"]
+    titles = {one.name: mark_failed(one.name, one.export_checks == "failed") for one in measured}
     if not measured:
         return None
     kinds = sorted({result.max_batch for one in measured for result in one.server})
     bound = measured[0].server[0].bound_ms
     rows = [
-        (one.name, *(_rate(one, kind) for kind in kinds), _gain(one, kinds)) for one in measured
+        (titles[one.name], *(_rate(one, kind) for kind in kinds), _gain(one, kinds))
+        for one in measured
     ]
     headings = [
         "one at a time, queries/s" if kind == 1 else f"batches up to {kind}, queries/s"
@@ -32,64 +35,62 @@ def server_grid(results: Results) -> Grid | None:
 
 def seeds_grid(summary: Summary) -> Grid | None:
     """One row per recipe that was trained with several seeds; None where none was."""
-    found = seed_summaries(summary)
+    found = [row for row in summary.merged_rows if row.seed_accuracies]
     if not found:
         return None
-    rows = tuple((one.name, *_seed_cells(one)) for one in found)
-    headings = ("seeds", "mean accuracy, %", "standard deviation", "Δ, points", "test over seeds")
-    return Grid("Several seeds", headings, rows, (False,) * len(rows), ())
+    rows = tuple((row.name, *_seed_cells(row)) for row in found)
+    headings = (
+        "seeds",
+        "mean accuracy, %",
+        "lowest and highest",
+        "standard deviation",
+        "Δ, points",
+        "test over seeds",
+    )
+    return Grid("Several seeds", headings, rows, (False,) * len(rows), _left_out(summary))
 
 
-def seed_summaries(summary: Summary) -> list[SeedSummary]:
-    """Accuracies by recipe, runtime and precision, over the seeds of their runs."""
+def _left_out(summary: Summary) -> tuple[str, ...]:
+    """Runs that no mean holds, although another seed of their recipe is in one."""
     variants = {one.name: one for one in summary.results.variants}
-    groups: dict[tuple[str, str, str], dict[int, Row]] = defaultdict(dict)
-    for row in summary.contenders:
-        variant = variants[row.name]
-        if variant.recipe is not None and variant.seed is not None and row.accuracy:
-            groups[variant.recipe, row.runtime, row.precision][variant.seed] = row
-    several = {key: by for key, by in groups.items() if len(by) > 1}
-    names = {key: f"{_title(key, several)}-{key[1]}-{key[2]}" for key in several}
-    baseline = next(
-        (names[key] for key, by in several.items() if any(one.is_baseline for one in by.values())),
-        None,
+    kinds = {_kind_of(variants[row.name]) for row in summary.rows if _is_merged(row, summary)}
+    why = {True: "its export failed its checks", False: "it could not be measured"}
+    return tuple(
+        f"{row.name} is in no mean: {why[row.export_failed]}"
+        for row in summary.rows
+        if (row.export_failed or row.failed) and _kind_of(variants[row.name]) in kinds
     )
-    accuracies = {
-        names[key]: {seed: row.accuracy.value for seed, row in by.items() if row.accuracy}
-        for key, by in several.items()
-    }
-    return summarise_seeds(accuracies, baseline)
 
 
-def _title(key: tuple[str, str, str], groups: dict[tuple[str, str, str], dict[int, Row]]) -> str:
-    """The method where one recipe has it, else what the runs' names have in common."""
-    rows = list(groups[key].values())
-    methods = {recipe: next(iter(by.values())).method for (recipe, *_), by in groups.items()}
-    if list(methods.values()).count(rows[0].method) == 1:
-        return rows[0].method
-    names = [row.run or row.name for row in rows]
-    shared = "".join(letters[0] for letters in takewhile(_all_same, zip(*names, strict=False)))
-    return shared.rstrip("-_.") or key[0][:8]
+def _is_merged(row: Row, summary: Summary) -> bool:
+    return all(one.name != row.name or one.seeds for one in summary.merged_rows)
 
 
-def _all_same(letters: tuple[str, ...]) -> bool:
-    return len(set(letters)) == 1
+def _kind_of(one: Variant) -> tuple[str | None, str, str]:
+    return one.recipe, one.runtime, one.precision
 
 
-def _seed_cells(one: SeedSummary) -> tuple[str, ...]:
-    mean = one.mean
-    ends = text.span(text.percent(mean.low or 0), text.percent(mean.high or 0))
+def _seed_cells(row: Row) -> tuple[str, ...]:
+    shares = list(row.seed_accuracies.values())
+    lowest, highest = (text.percent(end) for end in (min(shares), max(shares)))
     cells = (
-        f"{len(one.accuracies)}",
-        f"{text.percent(mean.value)} ({ends})",
-        text.points(one.spread).lstrip("+"),
+        f"{len(shares)}",
+        _with_ends(row.accuracy, text.percent),
+        text.span(lowest, highest),
+        text.points(statistics.stdev(shares)).lstrip("+"),
     )
-    if one.comparison is None:
+    if row.comparison is None:
         return (*cells, "–", "–")
-    found = one.comparison
-    low, high = (text.points(end or 0) for end in (found.difference.low, found.difference.high))
-    told = f"{text.points(found.difference.value)} ({text.span(low, high)})"
-    return (*cells, told, f"{found.test}, {text.p_value(found.p_adjusted)}, {WORDS[found.finding]}")
+    found = row.comparison
+    test = f"{found.test}, {text.p_value(found.p_adjusted)}, {WORDS[found.finding]}"
+    return (*cells, _with_ends(found.difference, text.points), test)
+
+
+def _with_ends(found: Estimate, written: Callable[[float], str]) -> str:
+    """A figure with its interval; values that are all alike have none."""
+    if found.low is None or found.high is None:
+        return written(found.value)
+    return f"{written(found.value)} ({text.span(written(found.low), written(found.high))})"
 
 
 def _rate(variant: Variant, kind: int) -> str:

@@ -8,9 +8,10 @@ from bench.report import text
 from bench.report.speech_summary import SpeechRow, SpeechSummary
 from bench.report.tables.grids import Grid
 from bench.results.speech_records import BASE
-from bench.statistics.latency import Estimate
+from bench.statistics.decisions import Estimate
 
 NOTHING = "–"
+MARKS = {"better": " ▲", "worse": " ▼", "tie": " ≈"}
 PERCENTILES = ("p50_ms", "p90_ms", "p95_ms", "p99_ms")
 
 
@@ -23,7 +24,7 @@ def errors_grid(summary: SpeechSummary) -> Grid:
     """WER and CER of the trained model's variants, and what they differ from the baseline's."""
     headings = ("WER, %", "CER, %", "WER against baseline, points", "changed transcripts")
     rows = [
-        (row.name, _percent(row.wer), _percent(row.cer), *_gap(row))
+        (row.title, _percent(row.wer), _percent(row.cer), *_gap(row))
         for row in summary.trained
         if row.wer and row.cer
     ]
@@ -46,7 +47,7 @@ def speed_grid(summary: SpeechSummary, group: str) -> Grid:
     )
     rows = [
         (
-            row.name,
+            row.title,
             text.megabytes(row.size_bytes),
             f"{row.size_bytes / baseline.size_bytes:.2f}x",
             NOTHING if row.peak_memory_bytes is None else text.megabytes(row.peak_memory_bytes),
@@ -54,7 +55,7 @@ def speed_grid(summary: SpeechSummary, group: str) -> Grid:
             *(_speed(row, length) for length in summary.lengths),
         )
         if not row.failed
-        else (row.name, *[NOTHING] * len(headings))
+        else (row.title, *[NOTHING] * len(headings))
         for row in summary.of_group(group)
     ]
     failures = [row for row in summary.of_group(group) if row.failed]
@@ -62,7 +63,7 @@ def speed_grid(summary: SpeechSummary, group: str) -> Grid:
         f"Size, memory and speed against {baseline.name}: {group_words(group)}",
         headings,
         rows,
-        failed={row.name for row in failures},
+        failed={row.title for row in failures},
         remarks=[f"{row.name}: {row.reason or 'no reason was recorded'}" for row in failures],
     )
 
@@ -72,7 +73,7 @@ def latency_grid(summary: SpeechSummary, group: str) -> Grid:
     headings = ("audio, s", "p50, ms", "p90, ms", "p95, ms", "p99, ms", "RTF")
     rows = [
         (
-            row.name,
+            row.title,
             length,
             *(text.milliseconds(getattr(found, name)) for name in PERCENTILES),
             _interval(row.rtf[length], text.significant),
@@ -99,7 +100,8 @@ def _gap(row: SpeechRow) -> tuple[str, str]:
     if row.gap is None:
         return NOTHING, NOTHING
     ends = text.span(*(text.points(end) for end in row.gap.interval))
-    return f"{text.points(row.gap.difference)} ({ends})", str(row.gap.changed)
+    mark = MARKS[row.finding]
+    return f"{text.points(row.gap.difference)}{mark} ({ends})", str(row.gap.changed)
 
 
 def _speed(row: SpeechRow, length: str) -> str:
@@ -107,7 +109,10 @@ def _speed(row: SpeechRow, length: str) -> str:
     if row.is_baseline:
         return "1x"
     found = row.speedup.get(length)
-    return NOTHING if found is None else _interval(found, text.times, "x")
+    if found is None:
+        return NOTHING
+    tie = MARKS["tie"] if row.speed_finding(length) == "tie" else ""
+    return _interval(found, text.times, f"x{tie}")
 
 
 def _percent(share: Estimate) -> str:

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from bench.comparing.compare import Comparison, compare_results, unpaired_difference
 from bench.results.records import Results
-from bench.statistics.latency import Estimate, ratio_of_ratios
+from bench.statistics.decisions import Estimate
+from bench.statistics.latency import ratio_of_ratios
 from finetune.core.errors import GateError
 from finetune.metrics.classification import paired_difference
 from kotune import app

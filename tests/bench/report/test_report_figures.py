@@ -118,6 +118,29 @@ def test_without_anything_better_the_verdict_is_the_baseline() -> None:
     assert verdict.headline.startswith("Nothing is measurably faster")
 
 
+def test_a_tie_of_the_table_is_no_loss_in_the_verdict() -> None:
+    """1.33 points lower on 300 rows: too much to recommend, too little to be called a loss."""
+    content = make_results(rows=300, variants=1, failed=False)
+    base = content["variants"][0]
+    predicted = list(base["predicted"])
+    right = [i for i, (a, b) in enumerate(zip(predicted, content["truth"], strict=True)) if a == b]
+    for index in right[:4]:
+        predicted[index] = 1 - predicted[index]
+    faster = [
+        {**part, "samples_ms": [sample / 4 for sample in part["samples_ms"]]}
+        for part in base["latency"]
+    ]
+    quick = {**base, "name": "full-onnx-int8", "predicted": predicted, "latency": faster}
+    content["variants"].append(quick)
+    summary = _summary(content)
+    assert next(row for row in summary.rows if not row.is_baseline).comparison.finding == "tie"
+    verdict = reach_verdict(summary)
+    told = " ".join([verdict.headline, *verdict.details])
+    assert verdict.chosen == "full-pytorch-fp32"
+    assert "loses" not in told
+    assert "is 1.33 points lower on these rows: no difference is shown" in told
+
+
 def test_few_rows_do_not_crown_a_worse_variant() -> None:
     content = make_results(rows=60)
     verdict = reach_verdict(_summary(content))

@@ -8,18 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from bench.statistics.decisions import Estimate, holm_adjust, ratio_finding
 from bench.statistics.latency import (
-    Estimate,
     Samples,
     _resampled_medians,
     _units,
     collect_samples,
     compare_accuracy,
-    holm_adjust,
     latency_summary,
     median_interval,
     median_ratio,
-    ratio_finding,
 )
 
 LENGTHS = 20 * np.exp(np.random.default_rng(5).normal(0, 0.3, 40))

@@ -14,7 +14,6 @@ from bench.suites.recipe import SuiteRecipe, resolve_recipes
 from bench.variants.text import find_contenders
 from finetune.core.errors import FolderError
 from finetune.core.files import read_json
-from finetune.metrics.classification import mean_interval
 from finetune.recipes.files import dump_recipe
 from finetune.recipes.text import FinetuneRecipe
 from finetune.run_folder import open_run, read_document
@@ -76,9 +75,13 @@ def test_the_summary_holds_mean_deviation_and_interval(trained) -> None:
     figures = content["summary"]["test"]["accuracy"]
     assert figures["mean"] == pytest.approx(statistics.mean(accuracies))
     assert figures["deviation"] == pytest.approx(statistics.stdev(accuracies))
-    reach = 4.302652730 * statistics.stdev(accuracies) / math.sqrt(3)  # t table, two degrees
-    low, high = figures["interval"]
-    assert (low, high) == pytest.approx((figures["mean"] - reach, figures["mean"] + reach))
+    assert figures["range"] == [min(accuracies), max(accuracies)]
+    if figures["deviation"] > 0:
+        mean, (low, high) = figures["mean"], figures["interval"]
+        reach = 4.302652730 * figures["deviation"] / math.sqrt(3)  # t table, two degrees
+        for end, sign in ((low, -1), (high, 1)):
+            odds = mean / (1 - mean) * math.exp(sign * reach / (mean * (1 - mean)))
+            assert end == pytest.approx(odds / (1 + odds))
     table = told[-8:-2]
     assert [line.split()[0] for line in table] == ["seed", "1", "2", "3", "mean", "deviation"]
     assert f"{accuracies[0]:.2%}" in "\n".join(told)
@@ -121,10 +124,6 @@ def test_a_suite_runs_every_seed(make_base, reviews, tmp_path: Path) -> None:
         "tiny-seed-2",
         "tiny-seed-3",
     ]
-
-
-def test_one_run_has_no_deviation() -> None:
-    assert mean_interval([0.5]) == (0.5, None, None)
 
 
 def test_a_seed_named_twice_is_refused(make_base, reviews, tmp_path: Path) -> None:
