@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from export.runtime.arithmetic import executed_arithmetic
 from export.runtime.manifest import ArtifactError, verify_opened
 from export.runtime.processor import available_cores
-from export.runtime.session import choose_model, open_session, warn_of_instructions
+from export.runtime.session import choose_model, open_again, open_session, warn_of_instructions
 
 TASK = "text-classification"
 BATCH_TOKENS = {  # padded tokens a batch: activations that stay in a core's cache, or fill a GPU
@@ -43,6 +43,10 @@ class OnnxClassifier:
     every file of the folder; "read" only those that are read here; False none. In fp32 a row's
     answer does not depend on its batch; in dynamic int8 it does, slightly (onnxruntime#8625).
     Raises ArtifactError, never falls back to another provider.
+
+    Any number of threads may call one classifier at a time; an iterator it gave belongs to one
+    of them. A process forked from this one opens the file again at its first call (not with
+    CUDA); pickled, as ``spawn`` does, it opens the folder again.
     """
 
     def __init__(
@@ -62,6 +66,13 @@ class OnnxClassifier:
         self.provider = provider
         self.labels: list[str] = list(self.manifest["labels"])
         self.threads = threads or available_cores()
+        self._options = {
+            "precision": self.precision,
+            "threads": threads,
+            "provider": provider,
+            "verify": verify,
+            "allow_failed": allow_failed,
+        }
         entry = self.manifest["files"][self.precision]
         verify_opened(self.folder, self.manifest, self.precision, verify, ("tokenizer.json",))
         warn_of_instructions(entry)
@@ -71,6 +82,9 @@ class OnnxClassifier:
         self.executed = executed_arithmetic(self._session, entry, provider)
         self._segments = "token_type_ids" in {node.name for node in self._session.get_inputs()}
         self._run = self._run_on_cpu if provider == "cpu" else self._run_bound
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_again, (type(self), self.folder.absolute(), self._options, self.manifest)
 
     def __call__(self, texts: str | Iterable[str]) -> list[dict[str, Any]] | Iterator[dict]:
         """A list for one text, as transformers' pipeline gives, or for a sequence of them;

@@ -5,8 +5,10 @@ Shipped with the runtime: imports the standard library and numpy, and openvino w
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,11 +19,13 @@ from export.runtime.manifest import ArtifactError
 
 
 class OpenVinoSession:
-    """A compiled model on the CPU with ``threads`` threads, one request at a time.
+    """A compiled model on the CPU with ``threads`` threads, for any number of callers at a time.
 
-    It runs in the precision that the file names and the manifest ``stated`` (fp32, bf16, fp16),
-    in fp32 where neither does; ``executed`` is what the plugin made of it. Raises ArtifactError
-    where the two disagree or fp32 is not kept, ModuleNotFoundError where openvino is missing.
+    An infer request holds one caller's tensors, so each call takes one that is free, or a new
+    one: there are as many as there were simultaneous calls. It runs in the precision that the
+    file names and the manifest ``stated`` (fp32, bf16, fp16), in fp32 where neither does;
+    ``executed`` is what the plugin made of it. Raises ArtifactError where the two disagree or
+    fp32 is not kept, ModuleNotFoundError where openvino is missing.
     """
 
     def __init__(self, path: Path, threads: int, stated: str | None = None) -> None:
@@ -30,22 +34,33 @@ class OpenVinoSession:
         core = openvino.Core()
         model = core.read_model(str(path))
         wanted = _read_precision(model, path, stated)
-        compiled = core.compile_model(model, "CPU", openvino_options(threads, wanted))
-        kept = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self._compiled = core.compile_model(model, "CPU", openvino_options(threads, wanted))
+        kept = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         self.stated, self.executed = wanted, PRECISIONS.get(kept, kept)
         if wanted == "fp32" != self.executed:
             raise ArtifactError(f"{path.name} is an fp32 file, and OpenVINO runs it in {kept}")
-        self._inputs = [SimpleNamespace(name=port.any_name) for port in compiled.inputs]
-        self._request = compiled.create_infer_request()
+        self._inputs = [SimpleNamespace(name=port.any_name) for port in self._compiled.inputs]
+        self._creating = Lock()
+        self._free = deque([self._compiled.create_infer_request()])
 
     def get_inputs(self) -> list[SimpleNamespace]:
         """The inputs, each with its ``name``."""
         return self._inputs
 
     def run(self, names: Sequence[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """The named outputs, float32."""
-        self._request.infer(feed, share_inputs=True)
-        return [np.array(self._request.get_tensor(name).data, dtype=np.float32) for name in names]
+        """The named outputs, float32, copied out of the request before another call gets it."""
+        request = self._take()
+        request.infer(feed, share_inputs=True)
+        found = [np.array(request.get_tensor(name).data, dtype=np.float32) for name in names]
+        self._free.append(request)  # not after a fault, which leaves a request in an unknown state
+        return found
+
+    def _take(self) -> Any:
+        try:
+            return self._free.pop()  # a deque's ends are safe under threads
+        except IndexError:
+            with self._creating:
+                return self._compiled.create_infer_request()
 
 
 def _read_precision(model: Any, path: Path, stated: str | None) -> str:

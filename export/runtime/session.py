@@ -6,6 +6,7 @@ Shipped inside ``predict.py``.
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from export.runtime.arithmetic import (
 from export.runtime.manifest import ArtifactError, choose_precision, read_manifest
 from export.runtime.openvino_session import OpenVinoSession
 from export.runtime.processor import InstructionSet, host_instruction_set, mismatch
+from export.runtime.shared_session import SharedSession
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -49,15 +51,25 @@ def warn_of_instructions(entry: dict[str, Any]) -> None:
         warnings.warn(told, RuntimeWarning, stacklevel=3)
 
 
-def open_session(path: Path, provider: str, threads: int, entry: dict[str, Any]) -> Any:
+def open_again(kind: type, folder: Path, options: dict[str, Any], manifest: dict) -> Any:
+    """What unpickling a classifier or transcriber does: open its folder in this process.
+
+    Raises ArtifactError where the folder's manifest is no longer the one that was opened.
+    """
+    opened = kind(folder, **options)
+    if opened.manifest != manifest:
+        raise ArtifactError(f"{folder} is no longer the artifact that was opened before")
+    return opened
+
+
+def open_session(path: Path, provider: str, threads: int, entry: dict[str, Any]) -> SharedSession:
     """A session on exactly this provider, in the arithmetic that the manifest's ``entry`` states.
 
-    Warns where this machine computes otherwise; raises ArtifactError where the provider is missing.
+    It serves all threads, and forked processes too. Warns where this machine computes otherwise;
+    raises ArtifactError where the provider is missing.
     """
-    if path.suffix == ".xml":
-        session = _open_openvino(path, provider, threads, entry.get("arithmetic"))
-    else:
-        session = _open_onnx(path, provider, threads, entry)
+    kind = _open_openvino if path.suffix == ".xml" else _open_onnx
+    session = SharedSession(path, provider, partial(kind, path, provider, threads, entry))
     told = arithmetic_warning(session, entry, provider)
     if told:
         warnings.warn(told, RuntimeWarning, stacklevel=3)
@@ -93,12 +105,14 @@ def _open_onnx(path: Path, provider: str, threads: int, entry: dict[str, Any]) -
     return session
 
 
-def _open_openvino(path: Path, provider: str, threads: int, stated: str | None) -> OpenVinoSession:
+def _open_openvino(
+    path: Path, provider: str, threads: int, entry: dict[str, Any]
+) -> OpenVinoSession:
     """An OpenVINO file on the CPU; raises ArtifactError where openvino is missing."""
     if provider != "cpu":
         raise ArtifactError(f"{path.name} runs on the CPU only")
     try:
-        return OpenVinoSession(path, threads, stated)
+        return OpenVinoSession(path, threads, entry.get("arithmetic"))
     except ModuleNotFoundError as fault:
         raise ArtifactError(f"{path.name} needs OpenVINO: pip install openvino") from fault
     except RuntimeError as fault:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from export.runtime.arithmetic import executed_arithmetic
 from export.runtime.manifest import ArtifactError, verify_opened
 from export.runtime.processor import available_cores
-from export.runtime.session import choose_model, open_session, warn_of_instructions
+from export.runtime.session import choose_model, open_again, open_session, warn_of_instructions
 from finetune.data.audio import AudioSource
 from finetune.tasks.speech.ctc import read_speech_settings, run_many
 from finetune.tasks.speech.transcription import stream_text, transcribe_sources
@@ -41,6 +42,10 @@ class OnnxTranscriber:
     fastest one there is. ``threads`` defaults to the physical cores this process may use.
     ``verify`` hashes every file of the folder; "read" only those that are read here; False none.
     Raises ArtifactError, never falls back to another provider.
+
+    Any number of threads may call one transcriber at a time; an iterator it gave belongs to one
+    of them. A process forked from this one opens the file again at its first call (not with
+    CUDA); pickled, as ``spawn`` does, it opens the folder again.
     """
 
     def __init__(
@@ -58,6 +63,13 @@ class OnnxTranscriber:
             self.folder, SPEECH_TASK, precision, provider, allow_failed=allow_failed
         )
         self.threads = threads or available_cores()
+        self._options = {
+            "precision": self.precision,
+            "threads": threads,
+            "provider": provider,
+            "verify": verify,
+            "allow_failed": allow_failed,
+        }
         entry = self.manifest["files"][self.precision]
         verify_opened(self.folder, self.manifest, self.precision, verify, SETTINGS_FILES)
         warn_of_instructions(entry)
@@ -69,6 +81,9 @@ class OnnxTranscriber:
             raise ArtifactError(f"{self.folder} is not a whole speech artifact: {fault}") from fault
         self._session = open_session(self.folder / entry["path"], provider, self.threads, entry)
         self.executed = executed_arithmetic(self._session, entry, provider)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_again, (type(self), self.folder.absolute(), self._options, self.manifest)
 
     def __call__(self, source: AudioSource) -> str:
         """Text of one file (path or bytes) of any length; raises AudioError."""
