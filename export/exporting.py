@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from export.artifact.card import write_card
 from export.artifact.folder import (
     FP32_FILE,
     SCRATCH,
@@ -20,6 +21,7 @@ from export.artifact.folder import (
     write_draft,
     write_manifest,
 )
+from export.artifact.origin import describe_origin, tell_language
 from export.checks.ladder import Kind, Ladder
 from export.graph.files import model_bytes
 from export.precisions import check_precisions, keep_files
@@ -112,7 +114,7 @@ def _build(task: Task, settings: Section, ladder: Ladder, folder: Path) -> None:
     manifest["status"] = "failed" if ladder.failures else "passed"
     manifest["ladder"] = [step.as_dict() for step in ladder.steps]
     write_predict(folder, task.bundle)
-    task.write_card(folder, manifest)
+    write_card(folder, manifest, task.card)
     write_manifest(folder, manifest)
 
 
@@ -194,8 +196,12 @@ def _describe(task: Task, settings: Section, facts: dict[str, Any], folder: Path
         "base": run.base,
         "labels": list(run.labels),
         "max_length": run.max_length,
+        "language": tell_language(settings.language, task.texts),
         **task.describe(),
         **facts,
+        **describe_origin(
+            run, folder / task.vocabulary_file, task.trained_metrics, settings.license
+        ),
         "files": {},
         "settings": settings.model_dump(mode="json"),
         "ladder": [],

@@ -46,7 +46,7 @@ def make_base_model(
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
-    from export.graph.speech_onnx import export_speech_onnx
+    from export.graph.to_onnx import export_speech_onnx
     from finetune.tasks.speech.model import make_processor
 
     folder, artifact = scratch / "base-model", scratch / "base-artifact"

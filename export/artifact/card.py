@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from export.artifact.card_metadata import UNKNOWN_LICENSE, base_name, card_metadata
-from export.artifact.card_tables import files_table, ladder_table, records_table
+from export.artifact.card_metadata import UNKNOWN_LICENSE, Figure, card_metadata
+from export.artifact.card_tables import Column, files_table, ladder_table, records_table
 from finetune.core.files import write_text
 
 MEASURED = {  # manifest key → heading and what the table says
@@ -24,33 +25,56 @@ MEASURED = {  # manifest key → heading and what the table says
 }
 
 
-def write_card(folder: Path, manifest: dict[str, Any]) -> None:
+class CardSections(Protocol):
+    """What a task says in its model card."""
+
+    pipeline_tag: str  # the hub's word for the task
+    library: str  # the hub's word for what opens the folder
+    metrics: Sequence[str]  # the hub's words
+    columns: Sequence[Column]  # of the table of checks
+
+    def introduce(self, manifest: dict[str, Any]) -> str:
+        """What the model does, in a sentence or two."""
+
+    def show_use(self, manifest: dict[str, Any]) -> str:
+        """How to run it: Markdown."""
+
+    def figures(self, measured: dict[str, Any]) -> Sequence[Figure]:
+        """The figures of a step, or of the trained model, for the card's metadata."""
+
+    def describe_test(self, measured: dict[str, Any]) -> str:
+        """The trained model's figures on its test rows, in one clause."""
+
+
+def write_card(folder: Path, manifest: dict[str, Any], sections: CardSections) -> None:
     """Write README.md from the manifest's facts."""
-    write_text(folder / "README.md", render_card(manifest))
+    write_text(folder / "README.md", render_card(manifest, sections))
 
 
-def render_card(manifest: dict[str, Any]) -> str:
+def render_card(manifest: dict[str, Any], sections: CardSections) -> str:
     """Markdown with Hub metadata; the tables the manifest has figures for."""
+    metadata = card_metadata(
+        manifest, sections.pipeline_tag, sections.library, sections.metrics, sections.figures
+    )
     parts = [
-        f"---\n{card_metadata(manifest).to_yaml()}\n---",
-        _introduction(manifest),
-        _usage(manifest),
+        f"---\n{metadata.to_yaml()}\n---",
+        _introduction(manifest, sections),
+        f"## Use\n\n{sections.show_use(manifest)}\n\n{VERIFIED}",
         f"## Files\n\n{files_table(manifest)}",
-        _ladder(manifest),
+        _ladder(manifest, sections),
         *(_measured(manifest, key) for key in MEASURED),
-        _provenance(manifest),
+        _provenance(manifest, sections),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _introduction(manifest: dict[str, Any]) -> str:
-    verdict = "passed" if manifest["status"] == "passed" else "**FAILED, do not deploy**"
-    kotune = manifest["provenance"]["kotune"] or ""
-    text = f"""# {manifest["name"]}
+VERIFIED = """`manifest.json` holds the SHA-256 of every file; `predict.py` and `kotune verify`
+refuse a changed one."""
 
-A text classifier with the labels {", ".join(manifest["labels"])}: `{base_name(manifest["base"])}`,
-fine-tuned ({manifest["method"]}) and exported to ONNX by kotune {kotune}.
-Texts are cut at {manifest["max_length"]} tokens. Export checks: {verdict}."""
+
+def _introduction(manifest: dict[str, Any], sections: CardSections) -> str:
+    verdict = "passed" if manifest["status"] == "passed" else "**FAILED, do not deploy**"
+    text = f"# {manifest['name']}\n\n{sections.introduce(manifest)} Export checks: {verdict}."
     if (manifest.get("license") or UNKNOWN_LICENSE) == UNKNOWN_LICENSE:
         text += (
             "\n\nThe license is unknown: the base model's card states none. Find it out before "
@@ -59,41 +83,11 @@ Texts are cut at {manifest["max_length"]} tokens. Export checks: {verdict}."""
     return text
 
 
-def _usage(manifest: dict[str, Any]) -> str:
-    precision = "int8" if "int8" in manifest["files"] else next(iter(manifest["files"]))
-    file = Path(manifest["files"][precision]["path"])
-    return f"""## Use
-
-`predict.py` needs Python 3.10 with numpy, onnxruntime and tokenizers, and nothing else:
-
-```
-python predict.py "영화 정말 재미있어요"
-python predict.py --json < texts.txt
-```
-
-With Optimum and transformers:
-
-```python
-from optimum.onnxruntime import ORTModelForSequenceClassification
-from transformers import AutoTokenizer, pipeline
-
-folder = "."  # or the hub id
-model = ORTModelForSequenceClassification.from_pretrained(
-    folder, subfolder="{file.parent}", file_name="{file.name}"
-)
-classify = pipeline("text-classification", model, tokenizer=AutoTokenizer.from_pretrained(folder))
-print(classify("영화 정말 재미있어요", truncation=True))
-```
-
-`manifest.json` holds the SHA-256 of every file; `predict.py` and `kotune verify` refuse a changed
-one."""
-
-
-def _ladder(manifest: dict[str, Any]) -> str:
+def _ladder(manifest: dict[str, Any], sections: CardSections) -> str:
     if not manifest["ladder"]:
         return ""
     text = "Each step of the export against an earlier one, on validation rows."
-    return f"## Export checks\n\n{text}\n\n{ladder_table(manifest['ladder'])}"
+    return f"## Export checks\n\n{text}\n\n{ladder_table(manifest['ladder'], sections.columns)}"
 
 
 def _measured(manifest: dict[str, Any], key: str) -> str:
@@ -102,16 +96,14 @@ def _measured(manifest: dict[str, Any], key: str) -> str:
     return table and f"## {heading}\n\n{text}\n\n{table}"
 
 
-def _provenance(manifest: dict[str, Any]) -> str:
+def _provenance(manifest: dict[str, Any], sections: CardSections) -> str:
     told = manifest["provenance"]
     lines = []
     tested = manifest.get("metrics", {}).get("test")
     if tested:
-        low, high = tested["accuracy_interval"]
         lines.append(
-            f"- The model as trained, in PyTorch, on {tested['rows']:,} test rows: accuracy "
-            f"{tested['accuracy']:.4f} ({low:.4f} to {high:.4f}), macro F1 "
-            f"{tested['f1_macro']:.4f}."
+            f"- The model as trained, in PyTorch, on {tested['rows']:,} test rows: "
+            f"{sections.describe_test(tested)}."
         )
     packages = ", ".join(f"{name} {version}" for name, version in told["packages"].items())
     lines.append(

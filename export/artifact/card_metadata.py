@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,31 @@ from finetune.core.errors import FolderError
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
-TASK = "text-classification"
 HUB_NSMC = "e9t/nsmc"  # the corpus' id as a hub dataset
 UNKNOWN_LICENSE = "unknown"  # the hub's own word for it
-REQUIRED = ("license", "language", "pipeline_tag", "library_name", "tags", "eval_results")
+REQUIRED = ("license", "pipeline_tag", "library_name", "tags", "eval_results")
 
 
-def card_metadata(manifest: dict[str, Any]) -> ModelCardData:
-    """Language, license, base model, tags and the measured accuracy and F1 (model-index)."""
+@dataclass(frozen=True)
+class Figure:
+    """A measured figure in the hub's terms: its metric, a title for the reader, the value."""
+
+    metric: str
+    title: str
+    value: float
+
+
+Figures = Callable[[dict[str, Any]], Sequence[Figure]]
+
+
+def card_metadata(
+    manifest: dict[str, Any],
+    pipeline_tag: str,
+    library: str,
+    metrics: Sequence[str],
+    figures: Figures,
+) -> ModelCardData:
+    """Language where it is known, license, base model, tags and measured figures (model-index)."""
     from huggingface_hub import ModelCardData
 
     base = hub_base(manifest["base"])
@@ -27,14 +45,14 @@ def card_metadata(manifest: dict[str, Any]) -> ModelCardData:
     dataset = _dataset(manifest)[0]
     return ModelCardData(
         model_name=manifest["name"],
-        language=manifest["settings"].get("language", "ko"),
+        language=manifest["language"] if "language" in manifest else _language_before(manifest),
         license=manifest.get("license") or UNKNOWN_LICENSE,
-        library_name="transformers.js",  # whose layout this is; Optimum opens it too
-        pipeline_tag=TASK,
+        library_name=library,
+        pipeline_tag=pipeline_tag,
         tags=["onnx", "onnxruntime", "optimum", "kotune", manifest["method"]],
         datasets=[dataset] if "/" in dataset else None,
-        metrics=["accuracy", "f1"],
-        eval_results=list(_results(manifest)),
+        metrics=list(metrics),
+        eval_results=list(_results(manifest, pipeline_tag, figures)),
         **relation,
     )
 
@@ -77,42 +95,42 @@ def check_card(path: Path) -> ModelCardData:
     return data
 
 
-def _results(manifest: dict[str, Any]) -> Iterator[EvalResult]:
+def _results(manifest: dict[str, Any], task: str, figures: Figures) -> Iterator[EvalResult]:
     """Every exported file on the ladder's validation rows; the trained model on its test rows."""
-    fingerprint = manifest.get("data", {}).get("fingerprint")
     for precision in manifest["files"]:
         step = step_of(manifest, precision)
-        if step is not None and step.get("accuracy") is not None:
+        if step is not None:
             what = f"{_in_words(precision)}, {step['rows']:,} rows"
-            yield from _pair(manifest, "validation", what, step, fingerprint)
+            yield from _of_split(manifest, task, "validation", what, figures(step))
     tested = manifest.get("metrics", {}).get("test")
     if tested:
         what = f"as trained, in PyTorch, {tested['rows']:,} rows"
-        yield from _pair(manifest, "test", what, tested, fingerprint)
+        yield from _of_split(manifest, task, "test", what, figures(tested))
 
 
-def _pair(
-    manifest: dict[str, Any],
-    split: str,
-    what: str,
-    figures: dict[str, Any],
-    fingerprint: str | None,
+def _of_split(
+    manifest: dict[str, Any], task: str, split: str, what: str, figures: Sequence[Figure]
 ) -> Iterator[EvalResult]:
     from huggingface_hub import EvalResult
 
     identifier, name = _dataset(manifest)
-    for metric, key, title in (("accuracy", "accuracy", "Accuracy"), ("f1", "f1_macro", "F1")):
+    for one in figures:
         yield EvalResult(
-            task_type=TASK,
-            task_name="Text classification",
+            task_type=task,
+            task_name=task.replace("-", " ").capitalize(),
             dataset_type=identifier,
             dataset_name=name,
             dataset_split=split,
-            dataset_revision=fingerprint,
-            metric_type=metric,
-            metric_name=f"{title} ({'macro, ' if metric == 'f1' else ''}{what})",
-            metric_value=round(figures[key], 6),
+            dataset_revision=manifest.get("data", {}).get("fingerprint"),
+            metric_type=one.metric,
+            metric_name=one.title.format(what=what),
+            metric_value=round(one.value, 6),
         )
+
+
+def _language_before(manifest: dict[str, Any]) -> str | None:
+    """The language of a manifest written before it had an entry of its own."""
+    return manifest["settings"].get("language")
 
 
 def _in_words(precision: str) -> str:

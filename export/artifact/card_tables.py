@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 Cell = Callable[[dict[str, Any]], str]
+Column = tuple[str, Cell]  # heading, cell of a step
 NOTHING = "–"
 
 
@@ -26,23 +27,36 @@ def files_table(manifest: dict[str, Any]) -> str:
     return markdown_table(("precision", "file", "size", "made for"), rows)
 
 
-def ladder_table(ladder: Sequence[dict[str, Any]]) -> str:
+def ladder_table(ladder: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
     """One row a step, compared with the step named in the second column."""
-    columns: list[tuple[str, Cell]] = [
+    shown = [
         ("step", lambda step: step["name"] + (" **failed**" if step.get("failure") else "")),
         ("against", lambda step: step.get("before") or NOTHING),
         ("rows", lambda step: f"{step['rows']:,}"),
-        ("accuracy (95 %)", lambda step: _with_interval(step, "accuracy", "accuracy_interval")),
-        ("macro F1 (95 %)", lambda step: _with_interval(step, "f1_macro", "f1_interval")),
-        ("largest logit difference", _field("largest_logit_difference", ".1e")),
-        ("mean", _field("mean_logit_difference", ".1e")),
-        ("flipped", _field("flipped", "d")),
-        ("flipped, margin over limit", _field("flipped_above_margin", "d")),
-        ("McNemar p", _field("mcnemar_p", ".3g")),
+        *columns,
     ]
-    shown = [one for one in columns if any(one[1](step) != NOTHING for step in ladder)]
+    shown = [one for one in shown if any(one[1](step) != NOTHING for step in ladder)]
     rows = [[cell(step) for _, cell in shown] for step in ladder]
     return markdown_table([heading for heading, _ in shown], rows)
+
+
+def number(key: str, form: str) -> Cell:
+    """A cell with a figure in this format, a dash where there is none."""
+    return lambda step: NOTHING if step.get(key) is None else format(step[key], form)
+
+
+def with_interval(key: str, interval_key: str, form: str) -> Cell:
+    """A cell with a figure and its interval; "not finite" where there is none."""
+
+    def show(step: dict[str, Any]) -> str:
+        if step.get(key) is None:
+            return "not finite"
+        text, interval = format(step[key], form), step.get(interval_key)
+        if not interval:
+            return text
+        return f"{text} ({interval[0]:{form}} to {interval[1]:{form}})"
+
+    return show
 
 
 def records_table(content: Any) -> str:
@@ -112,21 +126,6 @@ def _show(value: Any) -> str:
     if _is_interval(value):
         return f"{_show(value[0])} to {_show(value[1])}"
     return value if isinstance(value, str) and value else NOTHING
-
-
-def _field(key: str, form: str) -> Cell:
-    return lambda step: _number(step.get(key), form)
-
-
-def _number(value: float | None, form: str) -> str:
-    return NOTHING if value is None else format(value, form)
-
-
-def _with_interval(step: dict[str, Any], key: str, interval_key: str) -> str:
-    if step.get(key) is None:
-        return "not finite"
-    text, interval = f"{step[key]:.4f}", step.get(interval_key)
-    return f"{text} ({interval[0]:.4f} to {interval[1]:.4f})" if interval else text
 
 
 def _processor(entry: dict[str, Any]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,26 @@ from finetune.models.source import TINY
 from finetune.recipes.files import expand_path
 from finetune.run_folder import Run, read_document
 
+SCRIPTS = {  # first word of a letter's Unicode name → the one language that is written so
+    "HANGUL": "ko",
+    "HIRAGANA": "ja",
+    "KATAKANA": "ja",
+    "THAI": "th",
+    "GREEK": "el",
+    "HEBREW": "he",
+    "ARMENIAN": "hy",
+    "GEORGIAN": "ka",
+}
+LEAST_SHARE = {"ja": 0.1}  # of the letters, else 0.3; Japanese is half Chinese characters
 
-def describe_origin(run: Run, folder: Path, license: str | None) -> dict[str, Any]:
+
+def describe_origin(
+    run: Run, vocabulary: Path, metrics: Sequence[str], license: str | None
+) -> dict[str, Any]:
     """The manifest's ``parent``, ``tokenizer_sha256``, ``data``, ``metrics`` and ``license``.
 
-    ``folder`` is the artifact under construction, with its tokenizer. ``license`` is the
-    recipe's; None takes the base model's own, where its card says one.
+    ``vocabulary`` is the artifact's own file, ``metrics`` the keys of the run's metrics to keep.
+    ``license`` is the recipe's; None takes the base model's own, where its card says one.
     """
     return {
         "parent": {
@@ -24,14 +41,33 @@ def describe_origin(run: Run, folder: Path, license: str | None) -> dict[str, An
             "run_sha256": sha256_file(run.folder / "run.json"),
             "files": run.info["files"],
         },
-        "tokenizer_sha256": sha256_file(folder / "tokenizer.json"),
+        "tokenizer_sha256": sha256_file(vocabulary),
         "data": {
             "origin": read_document(run, "data.json")["origin"],
             "fingerprint": run.info["data_fingerprint"],
         },
-        "metrics": _trained_metrics(run),
+        "metrics": _trained_metrics(run, metrics),
         "license": license or base_license(run.base),
     }
+
+
+def tell_language(stated: str | None, texts: Sequence[str]) -> str | None:
+    """The language stated, else that of the texts' script where it writes one alone, else None.
+
+    A stated language whose script is nowhere in the texts is not believed: recipes of before
+    stated Korean where nobody had.
+    """
+    found = Counter(
+        language
+        for character in "".join(texts)
+        if character.isalpha()
+        for language in [SCRIPTS.get(unicodedata.name(character, "").split(" ")[0], "")]
+    )
+    if stated is not None and (stated not in SCRIPTS.values() or found[stated]):
+        return stated
+    letters = found.total()
+    told = [one for one in found if one and found[one] >= LEAST_SHARE.get(one, 0.3) * letters]
+    return told[0] if len(told) == 1 else None
 
 
 def base_license(base: dict[str, Any]) -> str | None:
@@ -60,12 +96,15 @@ def _base_card(base: dict[str, Any]) -> Path | None:
     return folder / "README.md" if (folder / "README.md").is_file() else None
 
 
-def _trained_metrics(run: Run) -> dict[str, Any]:
-    """Accuracy and F1 of the model as it was trained, by split, over all rows of it."""
+def _trained_metrics(run: Run, wanted: Sequence[str]) -> dict[str, Any]:
+    """Figures of the model as it was trained, by split, over all rows of it."""
     metrics = read_document(run, "metrics.json")
-    wanted = ("rows", "accuracy", "accuracy_interval", "f1_macro", "f1_binary")
-    return {
-        split: {key: metrics[split]["all"][key] for key in wanted if key in metrics[split]["all"]}
+    splits = {
+        split: metrics[split].get("all", metrics[split])  # text tells other rows apart too
         for split in ("validation", "test")
         if metrics.get(split)
+    }
+    return {
+        split: {key: found[key] for key in wanted if key in found}
+        for split, found in splits.items()
     }

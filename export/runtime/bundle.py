@@ -12,11 +12,11 @@ from finetune.core.files import write_text
 ROOT = Path(__file__).parents[2]
 HEADER = '''"""Label texts with the model in this folder. Needs numpy, onnxruntime and tokenizers.
 
-    python predict.py "영화 정말 재미있어요"      # label, score, text
-    python predict.py --json < reviews.txt   # one text a line
+    python predict.py "TEXT"                 # label, score, text
+    python predict.py --json < texts.txt     # one text a line
 
     from predict import OnnxClassifier
-    OnnxClassifier(".")("영화 정말 재미있어요")  # [{"label": …, "score": …}]
+    OnnxClassifier(".")("TEXT")              # [{"label": …, "score": …}]
 
 Written by kotune, of its export/runtime/classifier.py and the modules that needs; MIT license.
 """

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.artifact.card_metadata import Figure, base_name
+from export.artifact.card_tables import Column, number, with_interval
 from export.artifact.folder import FP32_FILE
-from export.artifact.speech_card import write_speech_card
 from export.checks.ladder import Ladder
 from export.checks.word_errors import (
     Heard,
@@ -21,7 +22,6 @@ from export.graph.feeds import Feed
 from export.quantization.calibration import CALIBRATED, calibration_recordings, read_feeds
 from export.runtime.bundle import SPEECH as SPEECH_BUNDLE
 from export.tasks.task import Exported, Task
-from finetune.core.files import sha256_file
 from finetune.recipes.kinds import SPEECH
 from finetune.recipes.speech import SpeechExportSection
 from finetune.run_folder import Run
@@ -35,11 +35,62 @@ CONVOLUTIONS = ("Convolution", "GroupConvolution")  # in int8 they move the logi
 PADDING = "onnx-fp32-padded"  # group norm only: what padding would do, which the runtime never does
 
 
+COLUMNS: tuple[Column, ...] = (
+    ("WER (95 %)", with_interval("wer", "wer_interval", ".2%")),
+    ("CER", number("cer", ".2%")),
+    ("largest logit difference", number("largest_logit_difference", ".1e")),
+    ("mean", number("mean_logit_difference", ".1e")),
+    ("changed transcripts", number("changed", "d")),
+)
+
+
+class SpeechCard:
+    """What the card of a recogniser says."""
+
+    pipeline_tag = "automatic-speech-recognition"
+    library = "onnx"
+    metrics = ("wer", "cer")
+    columns = COLUMNS
+
+    def introduce(self, manifest: dict[str, Any]) -> str:
+        """Base model, method, rate, how long recordings are cut."""
+        kotune = manifest["provenance"]["kotune"] or ""
+        return f"""A wav2vec2 that transcribes speech by CTC: `{base_name(manifest["base"])}`,
+fine-tuned ({manifest["method"]}) and exported to ONNX by kotune {kotune}. It works at
+{manifest["sampling_rate_hz"]:,} Hz; recordings over {manifest["chunk_s"]:g} s are cut into chunks
+that overlap by {manifest["stride_s"]:g} s on either side."""
+
+    def show_use(self, manifest: dict[str, Any]) -> str:
+        """predict.py, then the command."""
+        return """`predict.py` needs Python 3.10 with numpy, onnxruntime, soundfile and soxr (an
+.xml file: openvino):
+
+```
+python predict.py recording.wav
+kotune transcribe FOLDER recording.wav
+```"""
+
+    def figures(self, measured: dict[str, Any]) -> list[Figure]:
+        """Word and character error rate."""
+        return [
+            Figure("wer", "WER ({what})", measured["wer"]),
+            Figure("cer", "CER ({what})", measured["cer"]),
+        ]
+
+    def describe_test(self, measured: dict[str, Any]) -> str:
+        """WER with its interval, CER."""
+        low, high = measured["wer_interval"]
+        return f"WER {measured['wer']:.2%} ({low:.2%} to {high:.2%}), CER {measured['cer']:.2%}"
+
+
 class SpeechTask(Task):
     """Rows are recordings at the model's rate, answers are transcripts and their logits."""
 
     name = SPEECH
     bundle = SPEECH_BUNDLE
+    card = SpeechCard()
+    vocabulary_file = "vocab.json"
+    trained_metrics = ("rows", "wer", "wer_interval", "cer", "cer_interval")
     float_types = CONVOLUTIONS
     checks: SpeechChecks
 
@@ -64,7 +115,7 @@ class SpeechTask(Task):
     def export_merged(self, ladder: Ladder, folder: Path) -> Exported:
         """Merge, check, write fp32 ONNX, config.json and the processor."""
         from export.graph.merging import check_finite
-        from export.graph.speech_onnx import export_speech_onnx
+        from export.graph.to_onnx import export_speech_onnx
         from finetune.tasks.speech.model import load_trained_speech
 
         model = load_trained_speech(self.run, merge=True)
@@ -101,11 +152,15 @@ class SpeechTask(Task):
             padded = pad_all(waves, self.inference, transcriber.frames)
             ladder.climb(PADDING, "reported", self._decode(padded), name)
 
+    @property
+    def texts(self) -> Sequence[str]:
+        """What was said."""
+        return self.checks.chosen.references
+
     def describe(self) -> dict[str, Any]:
         """The blank, the rate, and how long files are cut."""
         run = self.run
         return {
-            "parent": {"run": run.name, "run_sha256": sha256_file(run.folder / "run.json")},
             "pad_token_id": run.labels.index("<pad>"),
             "sampling_rate_hz": run.info["sampling_rate_hz"],
             "chunk_s": self.settings.chunk_s,
@@ -115,10 +170,6 @@ class SpeechTask(Task):
     def make_feeds(self, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
         """Training recordings, one a batch."""
         return read_feeds(self._training, self.inference, manifest["inputs"])
-
-    def write_card(self, folder: Path, manifest: dict[str, Any]) -> None:
-        """Write README.md."""
-        write_speech_card(folder, manifest)
 
     def _hear(self, model: Any) -> Heard:
         from finetune.tasks.speech.model import TorchFrames

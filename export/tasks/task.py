@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from export.precisions import Made, asked_files
 
 if TYPE_CHECKING:
+    from export.artifact.card import CardSections
     from export.checks.ladder import Checks, Ladder
     from export.graph.feeds import Feed
     from export.quantization.workshop import Workshop
@@ -41,6 +42,9 @@ class Task(ABC):
 
     name: ClassVar[str]  # of the recipe
     bundle: ClassVar[Bundle]  # the parts of predict.py
+    card: ClassVar[CardSections]
+    vocabulary_file: ClassVar[str]  # in the artifact; its hash says what made the inputs
+    trained_metrics: ClassVar[tuple[str, ...]]  # of metrics.json, for the manifest and the card
     float_types: ClassVar[tuple[str, ...]] = ()  # OpenVINO's operators that NNCF leaves alone
 
     checks: Checks
@@ -78,6 +82,11 @@ class Task(ABC):
     def climb_fp32(self, ladder: Ladder, folder: Path, name: str, before: str) -> None:
         """Climb the fp32 file as ``name``, and once more with other company in the batch."""
 
+    @property
+    @abstractmethod
+    def texts(self) -> Sequence[str]:
+        """What is written in the check rows: the language of the card is told from it."""
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """The task's own entries of the manifest, known before anything is exported."""
@@ -85,10 +94,6 @@ class Task(ABC):
     @abstractmethod
     def make_feeds(self, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
         """Calibration batches of training rows, none padded."""
-
-    @abstractmethod
-    def write_card(self, folder: Path, manifest: dict[str, Any]) -> None:
-        """Write README.md."""
 
     def make_files(self, workshop: Workshop, ladder: Ladder) -> list[Made]:
         """What to make beside fp32: what was asked for."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.artifact.card import write_card
+from export.artifact.card_metadata import Figure, base_name
+from export.artifact.card_tables import Column, number, with_interval
 from export.artifact.folder import FP32_FILE
-from export.artifact.origin import describe_origin
 from export.checks.accuracy import (
     UNPADDED_ROWS,
     AccuracyChecks,
@@ -35,11 +37,88 @@ if TYPE_CHECKING:
     from export.runtime.classifier import OnnxClassifier
 
 
+EXAMPLE = "TEXT"  # of a card without a row of the data
+EXAMPLE_CHARACTERS = 60
+COLUMNS: tuple[Column, ...] = (
+    ("accuracy (95 %)", with_interval("accuracy", "accuracy_interval", ".4f")),
+    ("macro F1 (95 %)", with_interval("f1_macro", "f1_interval", ".4f")),
+    ("largest logit difference", number("largest_logit_difference", ".1e")),
+    ("mean", number("mean_logit_difference", ".1e")),
+    ("flipped", number("flipped", "d")),
+    ("flipped, margin over limit", number("flipped_above_margin", "d")),
+    ("McNemar p", number("mcnemar_p", ".3g")),
+)
+
+
+class TextCard:
+    """What the card of a classifier says."""
+
+    pipeline_tag = "text-classification"
+    library = "transformers.js"  # whose layout this is; Optimum opens it too
+    metrics = ("accuracy", "f1")
+    columns = COLUMNS
+
+    def introduce(self, manifest: dict[str, Any]) -> str:
+        """Labels, base model, method, length."""
+        labels, base = ", ".join(manifest["labels"]), base_name(manifest["base"])
+        kotune = manifest["provenance"]["kotune"] or ""
+        return f"""A text classifier with the labels {labels}: `{base}`,
+fine-tuned ({manifest["method"]}) and exported to ONNX by kotune {kotune}.
+Texts are cut at {manifest["max_length"]} tokens."""
+
+    def show_use(self, manifest: dict[str, Any]) -> str:
+        """predict.py, then Optimum's pipeline, on the artifact's example."""
+        precision = "int8" if "int8" in manifest["files"] else next(iter(manifest["files"]))
+        file = Path(manifest["files"][precision]["path"])
+        example = manifest.get("example") or EXAMPLE
+        return f"""`predict.py` needs Python 3.10 with numpy, onnxruntime and tokenizers, and
+nothing else:
+
+```
+python predict.py {shlex.quote(example)}
+python predict.py --json < texts.txt
+```
+
+With Optimum and transformers:
+
+```python
+from optimum.onnxruntime import ORTModelForSequenceClassification
+from transformers import AutoTokenizer, pipeline
+
+folder = "."  # or the hub id
+model = ORTModelForSequenceClassification.from_pretrained(
+    folder, subfolder="{file.parent}", file_name="{file.name}"
+)
+classify = pipeline("text-classification", model, tokenizer=AutoTokenizer.from_pretrained(folder))
+print(classify({json.dumps(example, ensure_ascii=False)}, truncation=True))
+```"""
+
+    def figures(self, measured: dict[str, Any]) -> list[Figure]:
+        """Accuracy and macro F1."""
+        if measured.get("accuracy") is None:
+            return []
+        return [
+            Figure("accuracy", "Accuracy ({what})", measured["accuracy"]),
+            Figure("f1", "F1 (macro, {what})", measured["f1_macro"]),
+        ]
+
+    def describe_test(self, measured: dict[str, Any]) -> str:
+        """Accuracy with its interval, macro F1."""
+        low, high = measured["accuracy_interval"]
+        return (
+            f"accuracy {measured['accuracy']:.4f} ({low:.4f} to {high:.4f}), macro F1 "
+            f"{measured['f1_macro']:.4f}"
+        )
+
+
 class TextTask(Task):
     """Rows are texts, answers are logits (n, labels)."""
 
     name = TEXT
     bundle = TEXT_BUNDLE
+    card = TextCard()
+    vocabulary_file = "tokenizer.json"
+    trained_metrics = ("rows", "accuracy", "accuracy_interval", "f1_macro", "f1_binary")
     checks: AccuracyChecks
 
     def __init__(self, run: Run, settings: ExportSection) -> None:
@@ -66,7 +145,7 @@ class TextTask(Task):
 
     def export_merged(self, ladder: Ladder, folder: Path) -> Exported:
         """Merge, check, write fp32 ONNX, config.json and the tokenizer."""
-        from export.graph.merge_choice import merge_best
+        from export.graph.merging import merge_best
         from export.graph.to_onnx import export_onnx
 
         self._save_tokenizer(folder)
@@ -80,7 +159,6 @@ class TextTask(Task):
         facts = {"opset": graph.opset, "inputs": list(graph.inputs), "outputs": list(graph.outputs)}
         if merged.base is not None:
             facts |= {"merge_base": merged.base, "merges": merged.measured}
-        facts |= describe_origin(self.run, folder, self.settings.license)
         return describe_encoder(merged.model, facts)
 
     def open_runtime(
@@ -103,9 +181,15 @@ class TextTask(Task):
         alone = [classifier.logits([text]) for text in texts[:UNPADDED_ROWS]]
         ladder.climb(f"{name}-unpadded", "float", np.concatenate(alone), before)
 
+    @property
+    def texts(self) -> Sequence[str]:
+        """The rows themselves."""
+        return self.checks.rows
+
     def describe(self) -> dict[str, Any]:
-        """How rows are padded."""
-        return {"padding_side": "right", "pad_token_id": self.tokenizer.pad_token_id}
+        """How rows are padded, and one of them for the card where the owner lets it."""
+        shown = {"example": choose_example(self.texts)} if self.settings.card_example else {}
+        return {"padding_side": "right", "pad_token_id": self.tokenizer.pad_token_id, **shown}
 
     def make_feeds(self, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
         """Training texts in batches of one length."""
@@ -120,10 +204,6 @@ class TextTask(Task):
     def measure_stability(self, workshop: Workshop, ladder: Ladder) -> None:
         """Quantised files on rows alone, in batches, padded."""
         measure_all_stability(workshop, self.settings, ladder, self.run.recipe.seed)
-
-    def write_card(self, folder: Path, manifest: dict[str, Any]) -> None:
-        """Write README.md."""
-        write_card(folder, manifest)
 
     def _classify(self, model: PreTrainedModel) -> np.ndarray:
         from finetune.models.loading import predict_logits
@@ -157,3 +237,12 @@ def describe_encoder(model: PreTrainedModel, facts: dict[str, Any]) -> Exported:
         heads=model.config.num_attention_heads,
         hidden_size=model.config.hidden_size,
     )
+
+
+def choose_example(texts: Sequence[str]) -> str | None:
+    """A row that fits a line and shows every character; else the first words of one; else None."""
+    plain = [text for text in texts if text.strip() and text.isprintable()]
+    short = [text for text in plain if len(text) <= EXAMPLE_CHARACTERS]
+    if short:
+        return short[0].strip()
+    return plain[0][:EXAMPLE_CHARACTERS].strip() if plain else None

@@ -145,6 +145,8 @@ class SpeechExportSection(Section):
     smooth_alpha: Annotated[float, Field(ge=0, lt=1)] = 0.5  # SmoothQuant's; 0: no balancing
     check_rows: Count = 500
     opset: Annotated[int, Field(ge=14)] = 17
+    license: str | None = None  # of the model card, a hub identifier; None: the base model's own
+    language: str | None = None  # of the model card; None: that of the texts' script, if one
     chunk_s: Positive = 30.0
     stride_s: NotNegative = 5.0
 

@@ -174,7 +174,8 @@ class ExportSection(Section):
     check_rows: Count = 1000
     opset: Annotated[int, Field(ge=14)] = 17
     license: str | None = None  # of the model card, a hub identifier; None: the base model's own
-    language: str = "ko"  # of the model card
+    language: str | None = None  # of the model card; None: that of the texts' script, if one
+    card_example: bool = True  # show a short validation row in the model card
 
 
 class SweepSection(Section):

@@ -10,6 +10,7 @@ from export.artifact.card import MEASURED, render_card
 from export.artifact.card_metadata import check_card
 from export.artifact.card_tables import records_table
 from export.artifact.origin import base_license
+from export.tasks.text import TextCard
 from finetune.core.errors import FolderError
 
 
@@ -25,7 +26,7 @@ def read_card(tmp_path):
 
     def read(manifest) -> ModelCard:
         path = tmp_path / "README.md"
-        path.write_text(render_card(manifest), "utf-8")
+        path.write_text(render_card(manifest, TextCard()), "utf-8")
         check_card(path)
         return ModelCard.load(path)
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from export.graph.merge_choice import merge_best
-from export.graph.merging import check_finite, load_dequantized_base, merge_adapter
+from export.graph.merging import check_finite, load_dequantized_base, merge_adapter, merge_best
 from finetune.core.errors import ModelError
 from finetune.models.loading import (
     load_base,

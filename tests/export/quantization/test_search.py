@@ -10,8 +10,7 @@ import pytest
 
 from export.checks.latency import Samples, TimedFile, measure_latency, take_turns
 from export.quantization.candidates import Candidate
-from export.quantization.mixed import mixed_candidates, rank_layers
-from export.quantization.search import Budget, Search
+from export.quantization.search import Budget, Search, mixed_candidates, rank_layers
 from export.quantization.workshop import TRIAL
 from finetune.core.errors import ModelError
 from finetune.run_folder import open_run, read_rows
