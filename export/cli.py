@@ -12,6 +12,7 @@ import typer
 
 from finetune.core.console import console, say, tell
 from finetune.core.errors import DataError
+from finetune.data.preparation import well_formed
 
 if TYPE_CHECKING:
     from export.predict import Prediction
@@ -197,7 +198,7 @@ def read_texts(texts: Sequence[str] | None, file: Path | None) -> list[str]:
     if texts and file is not None:
         raise DataError("texts come from arguments or from --file, not both", received=file)
     if texts:
-        return list(texts)
+        return [well_formed(text) for text in texts]  # bytes that are no UTF-8 arrive as surrogates
     if file is None and sys.stdin.isatty():
         raise DataError("no text", next_step='kotune predict FOLDER "TEXT", or --file FILE')
     try:

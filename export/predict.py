@@ -88,4 +88,6 @@ def _run_logits(
         )
     tokenizer = load_tokenizer(run.folder / "model")
     model = load_trained(run)
-    return run.labels, predict_logits(model, tokenizer, texts, max_length=run.max_length)
+    return run.labels, predict_logits(
+        model, tokenizer, texts, preparation=run.preparation, max_length=run.max_length
+    )

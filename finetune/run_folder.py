@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import yaml
 
 from finetune.core.errors import FolderError
 from finetune.core.files import read_json, sha256_file, write_json, write_text
+from finetune.data.preparation import DEFAULT, FOLDED, Preparation, read_preparation
 from finetune.models.source import STAGE_FILES
 from finetune.recipes.files import check_recipe, dump_recipe
 from finetune.recipes.kinds import SPEECH, TEXT, recipe_kind
@@ -41,6 +42,22 @@ class Run:
     def task(self) -> str:
         """``text-classification`` or ``speech-recognition``, whose labels are characters."""
         return self.info.get("task", TEXT)
+
+    @property
+    def preparation(self) -> Preparation:
+        """How a text becomes what the tokenizer reads; raises FolderError.
+
+        Runs of before there was the key were trained on texts whose white space the table's
+        reader had folded, cut where their tokenizer cuts.
+        """
+        try:
+            if "preparation" in self.info:
+                return read_preparation(self.info["preparation"], DEFAULT)
+            return replace(FOLDED, **_tokenizer_habits(self.folder / "model"))
+        except ValueError as fault:
+            raise FolderError(
+                f"run.json: {fault}", received=self.folder, next_step="a newer kotune"
+            ) from fault
 
     @property
     def is_speech(self) -> bool:
@@ -74,6 +91,19 @@ def open_run(folder: Path | str, *, verify: bool = True) -> Run:
         recipe=check_recipe(recipe_kind(content), content, str(folder / "recipe.yaml")),
         info=info,
     )
+
+
+def _tokenizer_habits(model: Path) -> dict[str, str]:
+    """What transformers does with a tokenizer's files beyond tokenizer.json's own steps."""
+    config, tokenizer = (
+        json.loads((model / name).read_text("utf-8")) if (model / name).is_file() else {}
+        for name in ("tokenizer_config.json", "tokenizer.json")
+    )
+    saved = (tokenizer.get("truncation") or {}).get("direction")
+    return {
+        "truncation_side": str(config.get("truncation_side") or saved or "right").lower(),
+        "special_tokens": "split" if config.get("split_special_tokens") else "parsed",
+    }
 
 
 def verify_files(folder: Path, hashes: dict[str, str]) -> None:

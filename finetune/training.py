@@ -40,6 +40,7 @@ from finetune.loop.work_folder import (
     finish_publication,
     open_work,
 )
+from finetune.models.encoding import keep_preparation
 from finetune.models.trained_weights import save_trained
 from finetune.recipes.text import FinetuneRecipe
 from finetune.tasks.text.evaluation import predict_splits
@@ -74,7 +75,13 @@ def finetune(recipe: FinetuneRecipe, *, overwrite: bool = False, report: Report 
     model = build_model(job)
     _report_model(job, model, report)
     rows = {
-        name: tokenize_rows(frame, job.tokenizer, recipe.model.max_length, recipe.training.padding)
+        name: tokenize_rows(
+            frame,
+            job.tokenizer,
+            recipe.model.max_length,
+            recipe.training.padding,
+            preparation=job.preparation,
+        )
         for name, frame in (("train", job.corpus.train), ("validation", job.corpus.validation))
     }
     with disk_errors(work / "steps"):
@@ -159,6 +166,7 @@ def _save_model(model: torch.nn.Module, job: Job, folder: Path) -> None:
     for config in getattr(model, "peft_config", {}).values():
         config.base_model_name_or_path = job.base.source
     save_trained(model, job.recipe.adapter.method, target)
+    keep_preparation(job.tokenizer, job.preparation)
     job.tokenizer.save_pretrained(target)
     getattr(model, "config", model).save_pretrained(target)
     (target / "README.md").unlink(missing_ok=True)  # PEFT's empty card
@@ -174,6 +182,7 @@ def _describe_run(job: Job, figures: dict[str, Any], folder: Path) -> dict[str, 
         "labels": job.labels,
         "max_length": job.recipe.model.max_length,
         "padding_side": "right",
+        "preparation": job.preparation.as_dict(),
         "device": job.device,
         "precision": job.precision,
         "evaluation_precision": "fp32",

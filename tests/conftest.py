@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,11 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_base(tmp_path_factory: pytest.TempPathFactory, reviews: Path) -> Callable[[str], Path]:
-    """A function: architecture ("roberta" | "bert") → folder of a tiny base with tokenizer."""
+    """A function: kind → folder of a tiny base with tokenizer.
+
+    "roberta" and "bert" read WordPiece; "bytes" is a RoBERTa with byte-level BPE, to which every
+    space counts, and which is cut on the left.
+    """
     made: dict[str, Path] = {}
 
     def make(kind: str) -> Path:
@@ -61,36 +66,51 @@ def make_base(tmp_path_factory: pytest.TempPathFactory, reviews: Path) -> Callab
 
 def _write_base(kind: str, folder: Path, corpus: Path) -> None:
     import torch
-    from tokenizers import BertWordPieceTokenizer
-    from transformers import (
-        BertConfig,
-        BertModel,
-        BertTokenizerFast,
-        RobertaConfig,
-        RobertaModel,
-    )
+    from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
-    wordpiece = BertWordPieceTokenizer(strip_accents=False, lowercase=False)
-    wordpiece.train([str(corpus)], vocab_size=300, min_frequency=1, show_progress=False)
+    tokenizer = _train_bytes(corpus) if kind == "bytes" else _train_wordpiece(corpus)
     size = {
-        "vocab_size": wordpiece.get_vocab_size(),
+        "vocab_size": len(tokenizer),
         "hidden_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "intermediate_size": 128,
         "max_position_embeddings": 66,
-        "pad_token_id": wordpiece.token_to_id("[PAD]"),
+        "pad_token_id": tokenizer.pad_token_id,
         "initializer_range": 0.1,  # far enough from zero for every matrix to matter
     }
     torch.manual_seed(3)
-    if kind == "roberta":
-        model = RobertaModel(RobertaConfig(type_vocab_size=1, **size), add_pooling_layer=False)
-    else:
+    if kind == "bert":
         model = BertModel(BertConfig(**size))
+    else:
+        model = RobertaModel(RobertaConfig(type_vocab_size=1, **size), add_pooling_layer=False)
     model.save_pretrained(folder, safe_serialization=True)
-    BertTokenizerFast(
-        tokenizer_object=wordpiece._tokenizer, strip_accents=False, do_lower_case=False
-    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _train_wordpiece(corpus: Path) -> Any:
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertTokenizerFast
+
+    made = BertWordPieceTokenizer(strip_accents=False, lowercase=False)
+    made.train([str(corpus)], vocab_size=300, min_frequency=1, show_progress=False)
+    return BertTokenizerFast(
+        tokenizer_object=made._tokenizer, strip_accents=False, do_lower_case=False
+    )
+
+
+def _train_bytes(corpus: Path) -> Any:
+    from tokenizers import ByteLevelBPETokenizer
+    from tokenizers.processors import RobertaProcessing
+    from transformers import RobertaTokenizerFast
+
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    made = ByteLevelBPETokenizer()
+    made.train([str(corpus)], vocab_size=500, special_tokens=special, show_progress=False)
+    made._tokenizer.post_processor = RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), add_prefix_space=False
+    )
+    return RobertaTokenizerFast(tokenizer_object=made._tokenizer, truncation_side="left")
 
 
 @pytest.fixture(scope="session")

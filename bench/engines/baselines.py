@@ -16,6 +16,7 @@ import numpy as np
 
 from finetune.core.errors import FolderError
 from finetune.core.files import read_json, write_text
+from finetune.data.preparation import DEFAULT, Preparation
 
 SCHEMA = "kotune.tfidf/1"
 SETTINGS: dict[str, Any] = {"analyzer": "char", "ngram_range": (1, 4), "sublinear_tf": True}
@@ -30,26 +31,34 @@ class Tfidf:
     vectorizer: Any
     weights: np.ndarray
     bias: np.ndarray
+    preparation: Preparation
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
         """Class ids (texts,), int64."""
-        scores = self.vectorizer.transform(texts) @ self.weights.T + self.bias
+        features = self.vectorizer.transform(self.preparation.many(texts))
+        scores = features @ self.weights.T + self.bias
         if scores.shape[1] == 1:
             return (scores[:, 0] > 0).astype(np.int64)
         return scores.argmax(axis=1)
 
 
-def fit_tfidf(texts: Sequence[str], labels: Sequence[int], *, seed: int = 0) -> Tfidf:
+def fit_tfidf(
+    texts: Sequence[str],
+    labels: Sequence[int],
+    *,
+    seed: int = 0,
+    preparation: Preparation = DEFAULT,
+) -> Tfidf:
     """Fit on training rows; every class id of 0 … k-1 must occur in ``labels``."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
     min_documents = MIN_DOCUMENTS if len(texts) >= 1000 else 1
     vectorizer = TfidfVectorizer(**SETTINGS, min_df=min_documents)
-    features = vectorizer.fit_transform(texts)
+    features = vectorizer.fit_transform(preparation.many(texts))
     model = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000, random_state=seed)
     model.fit(features, np.asarray(labels))
-    return Tfidf(vectorizer, model.coef_, model.intercept_)
+    return Tfidf(vectorizer, model.coef_, model.intercept_, preparation)
 
 
 def save_tfidf(model: Tfidf, folder: Path) -> None:
@@ -57,7 +66,11 @@ def save_tfidf(model: Tfidf, folder: Path) -> None:
     vocabulary = model.vectorizer.vocabulary_
     folder.mkdir(parents=True, exist_ok=True)
     ngrams = sorted(vocabulary, key=vocabulary.__getitem__)
-    content = {"schema": SCHEMA, "vocabulary": ngrams}
+    content = {
+        "schema": SCHEMA,
+        "vocabulary": ngrams,
+        "preparation": model.preparation.as_dict(),
+    }
     write_text(folder / "tfidf.json", json.dumps(content, ensure_ascii=False))
     np.savez(
         folder / "tfidf.npz", idf=model.vectorizer.idf_, weights=model.weights, bias=model.bias
@@ -68,7 +81,8 @@ def load_tfidf(folder: Path) -> Tfidf:
     """Read what ``save_tfidf`` wrote; raises FolderError."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    ngrams = read_json(folder / "tfidf.json", SCHEMA)["vocabulary"]
+    content = read_json(folder / "tfidf.json", SCHEMA)
+    ngrams, preparation = content["vocabulary"], Preparation(**content["preparation"])
     try:
         with np.load(folder / "tfidf.npz", allow_pickle=False) as stored:
             idf, weights, bias = stored["idf"], stored["weights"], stored["bias"]
@@ -78,4 +92,4 @@ def load_tfidf(folder: Path) -> Tfidf:
         **SETTINGS, vocabulary={ngram: column for column, ngram in enumerate(ngrams)}
     )
     vectorizer.idf_ = idf
-    return Tfidf(vectorizer, weights, bias)
+    return Tfidf(vectorizer, weights, bias, preparation)

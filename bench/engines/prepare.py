@@ -93,9 +93,12 @@ def write_tfidf(run_folder: Path, target: Path, seed: int) -> dict[str, Any]:
     """Fit the classical baseline on a run's training rows and save it."""
     from bench.engines.baselines import fit_tfidf, save_tfidf
 
-    rows = read_rows(open_run(run_folder, verify=False), "train")
+    run = open_run(run_folder, verify=False)
+    rows = read_rows(run, "train")
     began = time.perf_counter()
-    model = fit_tfidf(rows["text"].tolist(), rows["label"].tolist(), seed=seed)
+    model = fit_tfidf(
+        rows["text"].tolist(), rows["label"].tolist(), seed=seed, preparation=run.preparation
+    )
     seconds = time.perf_counter() - began
     save_tfidf(model, target)
     size = sum(path.stat().st_size for path in target.iterdir())

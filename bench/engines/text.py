@@ -17,6 +17,7 @@ import numpy as np
 
 from bench.engines.cuda import compile_model, fix_tf32, set_torch_precision, torch_dtype
 from bench.instruments.meters import preload_cuda_libraries
+from finetune.data.preparation import Preparation
 from finetune.recipes.methods import METHODS
 
 LIBRARIES = {
@@ -130,24 +131,29 @@ def _load_merged(variant: dict[str, Any], threads: int) -> Engine:
 def _torch_engine(model: Any, tokenizer: Any, variant: dict[str, Any]) -> Engine:
     import torch
 
+    from finetune.models.encoding import encode_texts
     from finetune.models.loading import predict_logits
 
     device, max_length = variant["device"], variant["max_length"]
+    preparation = Preparation(**variant["preparation"])
+
+    def encode(text: str, **options: Any) -> Any:
+        return encode_texts(tokenizer, [text], preparation, max_length=max_length, **options)
 
     def classify(text: str) -> int:
-        encoded = tokenizer(
-            text,
-            truncation=True,
-            max_length=max_length,
-            return_token_type_ids=False,
-            return_tensors="pt",
-        ).to(device)
+        encoded = encode(text, return_tensors="pt").to(device)
         with torch.inference_mode():
             return int(model(**encoded).logits.argmax())
 
     def classify_many(texts: Sequence[str], batch_size: int) -> list[int]:
         logits = predict_logits(
-            model, tokenizer, texts, max_length=max_length, batch_size=batch_size, device=device
+            model,
+            tokenizer,
+            texts,
+            preparation=preparation,
+            max_length=max_length,
+            batch_size=batch_size,
+            device=device,
         )
         return logits.argmax(axis=1).tolist()
 
@@ -156,22 +162,17 @@ def _torch_engine(model: Any, tokenizer: Any, variant: dict[str, Any]) -> Engine
         classify_many,
         lambda: _peak_vram(device),
         _torch_facts(device),
-        count_tokens=_token_counter(tokenizer, max_length),
+        count_tokens=lambda text: len(encode(text)["input_ids"][0]),
     )
 
 
-def _token_counter(tokenizer: Any, max_length: int) -> Callable[[str], int]:
-    """Tokens of a text as the model gets it, specials included."""
-    return lambda text: len(tokenizer(text, truncation=True, max_length=max_length)["input_ids"])
-
-
 def _load_pipeline(variant: dict[str, Any], threads: int) -> Engine:
-    """``transformers.pipeline`` with its defaults, truncation aside."""
+    """``transformers.pipeline`` with its defaults, truncation aside, on prepared texts."""
     from transformers import pipeline
 
     device = variant["device"]
     pipe = pipeline("text-classification", model=variant["folder"], device=device)
-    return _pipeline_engine(pipe, variant["max_length"], device)
+    return _pipeline_engine(pipe, variant["max_length"], variant)
 
 
 def _load_optimum(variant: dict[str, Any], threads: int) -> Engine:
@@ -179,18 +180,24 @@ def _load_optimum(variant: dict[str, Any], threads: int) -> Engine:
 
     folder, device = Path(variant["folder"]), variant["device"]
     pipe, max_length = open_optimum(folder, variant["precision"], device, threads)
-    return _pipeline_engine(pipe, max_length, device)
+    return _pipeline_engine(pipe, max_length, variant)
 
 
-def _pipeline_engine(pipe: Any, max_length: int | None, device: str) -> Engine:
-    """A text classification pipeline as an engine, batches of the asked size in bulk."""
-    ids = pipe.model.config.label2id
+def _pipeline_engine(pipe: Any, max_length: int | None, variant: dict[str, Any]) -> Engine:
+    """A text classification pipeline as an engine, batches of the asked size in bulk.
+
+    It prepares no text itself: it is given what the model was trained on.
+    """
+    ids, device = pipe.model.config.label2id, variant["device"]
+    preparation = Preparation(**variant["preparation"])
+    pipe.tokenizer.truncation_side = preparation.truncation_side
+    cut = {"truncation": True, "max_length": max_length}
 
     def classify(text: str) -> int:
-        return int(ids[pipe(text, truncation=True, max_length=max_length)[0]["label"]])
+        return int(ids[pipe(preparation(text), **cut)[0]["label"]])
 
     def classify_many(texts: Sequence[str], batch_size: int) -> list[int]:
-        answers = pipe(list(texts), batch_size=batch_size, truncation=True, max_length=max_length)
+        answers = pipe(preparation.many(texts), batch_size=batch_size, **cut)
         return [int(ids[answer["label"]]) for answer in answers]
 
     return Engine(
@@ -198,7 +205,7 @@ def _pipeline_engine(pipe: Any, max_length: int | None, device: str) -> Engine:
         classify_many,
         lambda: _peak_vram(device),
         _torch_facts(device),
-        count_tokens=_token_counter(pipe.tokenizer, max_length),
+        count_tokens=lambda text: len(pipe.tokenizer(preparation(text), **cut)["input_ids"]),
     )
 
 
@@ -225,7 +232,7 @@ def _load_onnx(variant: dict[str, Any], threads: int) -> Engine:
         return classifier.logits(texts, batch_tokens=whole).argmax(axis=1).tolist()
 
     def count_tokens(text: str) -> int:
-        return len(classifier._tokenizer.encode(text))
+        return len(classifier.encode([text])[0])
 
     return Engine(classify, classify_many, classify_batch=classify_batch, count_tokens=count_tokens)
 

@@ -111,7 +111,9 @@ def adopt_run(recipe: FinetuneRecipe, key: str) -> Record | None:
     run = open_run(target)
     wanted = recipe.model_dump(mode="json", exclude={"export"})
     same = run.recipe.model_dump(mode="json", exclude={"export"}) == wanted
-    if same and run.info["data_fingerprint"] == load_corpus(recipe.data, recipe.seed).fingerprint:
+    prepare = recipe.model.preparation.of_texts
+    corpus = load_corpus(recipe.data, recipe.seed, prepare) if same else None
+    if corpus is not None and run.info["data_fingerprint"] == corpus.fingerprint:
         return finish("finetune", key, target, target, run.info["training_time_s"])
     raise FolderError(
         "the run folder holds another run, which no suite has made",

@@ -11,6 +11,7 @@ import numpy as np
 from bench.instruments.timing import choose_rows
 from bench.settings import BenchSection
 from finetune.core.errors import FolderError
+from finetune.data.preparation import FOLDED
 from finetune.run_folder import Run, logits_of, read_predictions, read_rows
 
 if TYPE_CHECKING:
@@ -102,9 +103,10 @@ def _common_rows(runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs[1:]:
         rows = read_rows(run, "test")
         same = len(rows) == len(first) and all(
-            (rows[name].to_numpy() == first[name].to_numpy()).all()
-            for name in ("row", "text", "label")
+            (rows[name].to_numpy() == first[name].to_numpy()).all() for name in ("row", "label")
         )
+        # folded: runs of before preparations were kept with the run hold their texts so
+        same = same and list(map(FOLDED, rows["text"])) == list(map(FOLDED, first["text"]))
         if not same or run.labels != runs[0].labels:
             raise FolderError(
                 "the runs were tested on different rows",

@@ -38,7 +38,13 @@ def prepare(content: dict[str, Any]) -> Prepared:
     job = prepare_job(recipe)
     frames = {"train": job.corpus.train, "validation": job.corpus.validation}
     splits = {
-        name: tokenize_rows(frame, job.tokenizer, recipe.model.max_length, recipe.training.padding)
+        name: tokenize_rows(
+            frame,
+            job.tokenizer,
+            recipe.model.max_length,
+            recipe.training.padding,
+            preparation=job.preparation,
+        )
         for name, frame in frames.items()
     }
     lengths = splits["train"]["length"]

@@ -12,9 +12,11 @@ from typing import Any
 
 from bench.variants.cuda import cuda_choices, onnx_precisions
 from export.artifact.folder import MANIFEST, Artifact, failed_target, open_artifact
+from export.runtime.texts import manifest_preparation
 from finetune.core.errors import FolderError, RecipeError
 from finetune.core.files import sha256_file
 from finetune.core.provenance import cpu_has_bf16
+from finetune.data.preparation import Preparation
 from finetune.recipes.methods import METHODS
 from finetune.run_folder import Run, open_run
 from finetune.studies.seeds import runs_of_seeds
@@ -53,6 +55,13 @@ class Contender:
     def method(self) -> str:
         """A key of ``finetune.methods.METHODS``."""
         return self.run.method if self.run else self.artifact.method
+
+    @property
+    def preparation(self) -> Preparation:
+        """How its texts are prepared, whatever runs it."""
+        if self.run:
+            return self.run.preparation
+        return manifest_preparation(self.artifact.folder, self.artifact.manifest)
 
     @property
     def folder(self) -> Path:
@@ -99,6 +108,7 @@ class Variant:
             "device": self.device,
             "slowdown": self.slowdown,
             "max_length": self.source.run.max_length if self.source and self.source.run else None,
+            "preparation": self.source.preparation.as_dict() if self.source else None,
         }
 
 

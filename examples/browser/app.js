@@ -1,5 +1,6 @@
 // The artifact in ./model, read by transformers.js; nothing is fetched from anywhere else.
-import { env, pipeline } from '@huggingface/transformers';
+import { AutoModelForSequenceClassification, AutoTokenizer, env, Tensor } from '@huggingface/transformers';
+import { encode, prepare, readPreparation, softmax } from './prepare.js';
 
 const PAUSE_MS = 200; // after the last key
 const EXAMPLES = ['배우들 연기가 정말 훌륭해요', '돈이 아깝다', '기대했는데 그냥 그래요'];
@@ -14,8 +15,10 @@ wasm.wasmPaths = { wasm: new URL('vendor/ort-wasm-simd-threaded.wasm', document.
 wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
 
 const at = (id) => document.getElementById(id);
-let classify = null;
-let labels = [];
+let model = null;
+let tokenizer = null;
+let manifest = null;
+let preparation = null;
 let timer = 0;
 let wanted = 0; // the number of the newest question: older answers are not shown
 
@@ -35,10 +38,11 @@ async function openModel(path) {
   show('loading', '모델을 읽는 중…');
   at('precision').disabled = true; // one at a time
   const [, folder, stem] = path.match(/^(.*)\/(.*)\.onnx$/);
-  await classify?.dispose?.();
-  classify = null;
+  await model?.dispose?.();
+  model = null;
   try {
-    classify = await pipeline('text-classification', 'model', {
+    tokenizer ??= await AutoTokenizer.from_pretrained('model');
+    model = await AutoModelForSequenceClassification.from_pretrained('model', {
       subfolder: folder,
       model_file_name: stem,
       dtype: 'fp32', // adds no suffix to the file's name
@@ -49,14 +53,26 @@ async function openModel(path) {
   }
 }
 
+/** Scores of every label, the best first: what the runtime in Python computes. */
+async function classify(text) {
+  const ids = encode(tokenizer, text, preparation, manifest.max_length);
+  const row = (values) => new Tensor('int64', BigInt64Array.from(values, BigInt), [1, ids.length]);
+  const all = { input_ids: ids, attention_mask: ids.map(() => 1), token_type_ids: ids.map(() => 0) };
+  const feed = Object.fromEntries(manifest.inputs.map((name) => [name, row(all[name])]));
+  const { logits } = await model(feed);
+  return softmax(logits.data)
+    .map((score, index) => ({ label: manifest.labels[index], score }))
+    .sort((a, b) => b.score - a.score);
+}
+
 async function answer() {
-  const text = at('text').value.trim();
+  const text = at('text').value;
   const number = ++wanted;
-  if (!classify) return;
-  if (!text) return draw([]), show('ready', '준비되었습니다');
+  if (!model) return;
+  if (!prepare(text, preparation).trim()) return draw([]), show('ready', '준비되었습니다');
   document.body.dataset.state = 'busy';
   const began = performance.now();
-  const scores = await classify(text, { top_k: null });
+  const scores = await classify(text);
   if (number !== wanted) return;
   draw(scores);
   show('done', `${(performance.now() - began).toFixed(0)} ms`);
@@ -65,6 +81,7 @@ async function answer() {
 function draw(scores) {
   at('label').textContent = scores[0]?.label ?? '\u00a0';
   at('label').dataset.score = scores[0]?.score ?? '';
+  const { labels } = manifest;
   const rows = [...scores].sort((a, b) => labels.indexOf(a.label) - labels.indexOf(b.label));
   at('scores').replaceChildren(...rows.map(({ label, score }) => {
     const row = document.createElement('div');
@@ -91,9 +108,9 @@ async function guard(action) {
 }
 
 await guard(async () => {
-  const manifest = await readManifest();
+  manifest = await readManifest();
+  preparation = readPreparation(manifest);
   document.title = manifest.name;
-  labels = manifest.labels;
   const files = Object.entries(manifest.files).filter(([, file]) => file.path.endsWith('.onnx'));
   at('precision').replaceChildren(...files.map(([name, file]) =>
     new Option(`${name} · ${(file.bytes / 1e6).toFixed(0)} MB`, file.path)));

@@ -18,7 +18,7 @@ from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 HERE = Path(__file__).resolve().parent
-PAGE = ("index.html", "app.js", "style.css")
+PAGE = ("index.html", "app.js", "prepare.js", "style.css")
 VENDOR = {  # what the page needs of the npm packages
     "vendor/transformers.web.min.js": "@huggingface/transformers/dist/transformers.web.min.js",
     "vendor/ort.wasm.bundle.min.mjs": "onnxruntime-web/dist/ort.wasm.bundle.min.mjs",

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from export.graph.feeds import encode_texts, make_feed
+from export.graph.feeds import make_feed
 from export.runtime.processor import available_cores
+from export.runtime.texts import TextEncoder
 
 BATCHES = (8, 32)
 WIDTHS = (64, 128)
@@ -49,7 +50,7 @@ def measure_stability(
 
     session = open_session(folder / entry["path"], "cpu", available_cores(), entry)
     inputs = [node.name for node in session.get_inputs()]
-    rows = encode_texts(folder, texts, manifest["max_length"])
+    rows = TextEncoder(folder, manifest)(texts)
     ways = plan_ways([len(row) for row in rows], manifest["max_length"], seed)
     answers = {
         way.name: _run(session, rows, inputs, manifest["pad_token_id"], way)

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 
 Feed = dict[str, np.ndarray]
 CALIBRATION_BATCH = 8
-
-
-def encode_texts(folder: Path, texts: Sequence[str], max_length: int) -> list[list[int]]:
-    """Token ids of each text, cut at ``max_length``, with the artifact's own tokenizer."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length=max_length)
-    return [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
 
 
 def make_feed(

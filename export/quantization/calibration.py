@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from export.checks.rows import draw_calibration
-from export.graph.feeds import Feed, encode_texts, unpadded_feeds
+from export.graph.feeds import Feed, unpadded_feeds
+from export.runtime.texts import TextEncoder
 from finetune.core.errors import DataError
 from finetune.data.audio import AudioError, AudioSource, read_audio
 from finetune.run_folder import Run, read_rows
@@ -26,7 +27,7 @@ def calibration_texts(run: Run, count: int) -> list[str]:
 
 def calibration_feeds(run: Run, count: int, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
     """The same as batches without padding, by the tokenizer of the artifact's ``folder``."""
-    rows = encode_texts(folder, calibration_texts(run, count), manifest["max_length"])
+    rows = TextEncoder(folder, manifest)(calibration_texts(run, count))
     return unpadded_feeds(rows, manifest["inputs"])
 
 

@@ -49,6 +49,8 @@ TEXT = Bundle(
     (
         "export/runtime/manifest",
         "export/runtime/arithmetic",
+        "finetune/data/preparation",
+        "export/runtime/texts",
         "finetune/core/cpu_flags",
         "export/runtime/processor",
         "export/runtime/openvino_session",

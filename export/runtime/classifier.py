@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from tokenizers import Tokenizer
 
 from export.runtime.arithmetic import executed_arithmetic
-from export.runtime.manifest import ArtifactError, verify_opened
+from export.runtime.manifest import verify_opened
 from export.runtime.processor import available_cores
 from export.runtime.session import choose_model, open_again, open_session, warn_of_instructions
+from export.runtime.texts import TextEncoder
+from finetune.data.preparation import checked
 
 TASK = "text-classification"
 BATCH_TOKENS = {  # padded tokens a batch: activations that stay in a core's cache, or fill a GPU
@@ -42,7 +43,7 @@ class OnnxClassifier:
     there is. ``threads`` defaults to the physical cores this process may use. ``verify`` hashes
     every file of the folder; "read" only those that are read here; False none. In fp32 a row's
     answer does not depend on its batch; in dynamic int8 it does, slightly (onnxruntime#8625).
-    Raises ArtifactError, never falls back to another provider.
+    Raises ArtifactError, never falls back to another provider; TypeError for what is no text.
 
     Any number of threads may call one classifier at a time; an iterator it gave belongs to one
     of them. A process forked from this one opens the file again at its first call (not with
@@ -77,7 +78,7 @@ class OnnxClassifier:
         verify_opened(self.folder, self.manifest, self.precision, verify, ("tokenizer.json",))
         warn_of_instructions(entry)
         self._pad_id = int(self.manifest["pad_token_id"])
-        self._tokenizer = _open_tokenizer(self.folder, int(self.manifest["max_length"]))
+        self.encode = TextEncoder(self.folder, self.manifest)
         self._session = open_session(self.folder / entry["path"], provider, self.threads, entry)
         self.executed = executed_arithmetic(self._session, entry, provider)
         self._segments = "token_type_ids" in {node.name for node in self._session.get_inputs()}
@@ -105,8 +106,7 @@ class OnnxClassifier:
     def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> np.ndarray:
         """Logits (n, labels) float32 in input order; ``batch_tokens`` bounds a padded batch."""
         if len(texts) == 1:
-            (text,) = texts
-            return self._run(*self._pad([self._tokenizer.encode(text).ids]))
+            return self._run(*self._pad(self.encode(texts)))
         windows = list(self.stream_logits(texts, batch_tokens=batch_tokens))
         return np.concatenate(windows) if windows else np.empty((0, len(self.labels)), np.float32)
 
@@ -116,7 +116,7 @@ class OnnxClassifier:
         """Logits (rows, labels) float32 of one window after the other, in input order."""
         batch_tokens = batch_tokens or BATCH_TOKENS[self.provider]
         for window in take_windows(texts, WINDOW_TEXTS, WINDOW_CHARACTERS):
-            ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(window)]
+            ids = self.encode(window)
             result = np.empty((len(window), len(self.labels)), dtype=np.float32)
             for rows in plan_batches([len(one) for one in ids], batch_tokens):
                 result[rows] = self._run(*self._pad([ids[row] for row in rows]))
@@ -163,7 +163,7 @@ class OnnxClassifier:
 
 def take_windows(texts: Iterable[str], count: int, characters: int) -> Iterator[list[str]]:
     """Consecutive lists of at most ``count`` texts that end once they hold ``characters``."""
-    source = iter(texts)
+    source = checked(texts)
     while True:
         window, held = [], 0
         for text in islice(source, count):
@@ -193,14 +193,3 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities along the last axis."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def _open_tokenizer(folder: Path, max_length: int) -> Tokenizer:
-    """The tokenizer, truncating to ``max_length`` and never padding."""
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as fault:  # tokenizers raises plain Exception
-        raise ArtifactError(f"{folder}/tokenizer.json cannot be read: {fault}") from fault
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length=max_length)
-    return tokenizer

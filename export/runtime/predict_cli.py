@@ -11,6 +11,7 @@ from itertools import tee
 from export.runtime.classifier import OnnxClassifier, softmax
 from export.runtime.manifest import ArtifactError
 from export.runtime.options import model_options, model_parser
+from finetune.data.preparation import well_formed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,7 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.texts and sys.stdin.isatty():
         print('no text; try: python predict.py "TEXT", or FILE on stdin', file=sys.stderr)
         return 2
-    texts = options.texts or (line.rstrip("\n").removeprefix("\ufeff") for line in sys.stdin)
+    lines = (line.rstrip("\n").removeprefix("\ufeff") for line in sys.stdin)
+    texts = map(well_formed, options.texts) if options.texts else lines
     try:
         classifier = OnnxClassifier(**model_options(options))
         for line in label_lines(classifier, texts, as_json=options.json):

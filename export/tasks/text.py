@@ -187,9 +187,14 @@ class TextTask(Task):
         return self.checks.rows
 
     def describe(self) -> dict[str, Any]:
-        """How rows are padded, and one of them for the card where the owner lets it."""
+        """How rows are prepared and padded, one of them for the card where the owner lets it."""
         shown = {"example": choose_example(self.texts)} if self.settings.card_example else {}
-        return {"padding_side": "right", "pad_token_id": self.tokenizer.pad_token_id, **shown}
+        return {
+            "preparation": self.run.preparation.as_dict(),
+            "padding_side": "right",
+            "pad_token_id": self.tokenizer.pad_token_id,
+            **shown,
+        }
 
     def make_feeds(self, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
         """Training texts in batches of one length."""
@@ -209,13 +214,22 @@ class TextTask(Task):
         from finetune.models.loading import predict_logits
 
         return predict_logits(
-            model, self.tokenizer, self.checks.rows, max_length=self.run.max_length
+            model,
+            self.tokenizer,
+            self.checks.rows,
+            preparation=self.run.preparation,
+            max_length=self.run.max_length,
         )
 
     def _save_tokenizer(self, folder: Path) -> None:
         """Write the run's tokenizer; clients of the artifact truncate where training did."""
+        from export.checks.tokens import check_tokens
+        from finetune.models.encoding import keep_preparation
+
         self.tokenizer.model_max_length = self.run.max_length
+        keep_preparation(self.tokenizer, self.run.preparation)
         self.tokenizer.save_pretrained(folder)
+        check_tokens(self.tokenizer, folder, self.run.preparation, self.run.max_length)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

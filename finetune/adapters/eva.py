@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from finetune.core.errors import ModelError
+from finetune.data.preparation import Preparation
+from finetune.models.encoding import encode_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,6 +24,7 @@ PASSES = 1000  # of batches; far more than components need to stand still
 def initialize_from_activations(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
+    preparation: Preparation,
     texts: Sequence[str],
     *,
     max_length: int,
@@ -49,12 +52,12 @@ def initialize_from_activations(
     batches = []
     for start in range(0, len(order) - size + 1, size):
         chosen = [texts[row] for row in order[start : start + size]]
-        encoded = tokenizer(
+        encoded = encode_texts(
+            tokenizer,
             chosen,
-            truncation=True,
+            preparation,
             max_length=max_length,
             padding=True,
-            return_token_type_ids=False,
             return_tensors="pt",
         )
         batches.append(encoded.to(device))

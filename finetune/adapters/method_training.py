@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase, Trainer
 from finetune.adapters.eva import initialize_from_activations
 from finetune.core.errors import RecipeError
 from finetune.core.processes import is_sharded
+from finetune.data.preparation import Preparation
 from finetune.models.loading import load_base
 from finetune.models.source import BaseModel
 from finetune.models.trained_weights import attach_trained
@@ -24,6 +25,7 @@ def start_method(
     model: Any,
     recipe: FinetuneRecipe,
     tokenizer: PreTrainedTokenizerBase,
+    preparation: Preparation,
     texts: Iterable[str],
     device: str,
 ) -> None:
@@ -32,6 +34,7 @@ def start_method(
         initialize_from_activations(
             model,
             tokenizer,
+            preparation,
             list(texts),
             max_length=recipe.model.max_length,
             batch_size=recipe.training.batch_size,

@@ -24,9 +24,11 @@ class PretrainTexts:
 
 
 def load_texts(corpus: PretrainCorpus, seed: int) -> PretrainTexts:
-    """Distinct texts, white space folded, split by ``seed``; raises DataError, RecipeError."""
+    """Distinct texts, prepared, split by ``seed``; raises DataError, RecipeError."""
     path = expand_path(corpus.path, "corpus.path")
-    raw = read_texts(path, corpus.text_column, corpus.path)
+    prepare = corpus.preparation.of_texts
+    raw = prepare.many(read_texts(path, corpus.text_column, corpus.path))
+    raw = ["" if text.isspace() else text for text in raw]
     kept = list(dict.fromkeys(text for text in raw if text))
     held_out_count = corpus.held_out_size
     if isinstance(held_out_count, float):
@@ -46,6 +48,7 @@ def load_texts(corpus: PretrainCorpus, seed: int) -> PretrainTexts:
         "text_column": corpus.text_column,
         "texts_read": len(raw),
         "empty_dropped": empty,
+        "preparation": corpus.preparation.model_dump(),
         "duplicates_dropped": len(raw) - empty - len(kept),
         "train_texts": len(train),
         "held_out_texts": len(held_out),
@@ -82,7 +85,7 @@ def read_texts(path: Path, text_column: str | None, named: str) -> list[str]:
 def _read_lines(path: Path, named: str) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as stream:
-            return [" ".join(line.split()) for line in stream]
+            return [line.rstrip("\n").removesuffix("\r") for line in stream]
     except UnicodeDecodeError as fault:
         raise DataError(
             "corpus.path is not UTF-8 text", received=f"{named}: byte {fault.start}"

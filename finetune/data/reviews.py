@@ -11,12 +11,14 @@ from typing import Any
 import pandas as pd
 
 from finetune.core.errors import DataError
+from finetune.data.preparation import DEFAULT, Preparation
 from finetune.data.tables import SUFFIXES, read_table
 from finetune.recipes.files import expand_path
 from finetune.recipes.text import DataSection
 
 NSMC_FILES = ("ratings_train.txt", "ratings_test.txt")
 ASSETS = Path(__file__).parent.parent / "assets"
+PREPARED = "prepared"  # a column while rows are read: the text as the model gets it
 LISTED = 5  # dropped rows named in the summary
 UNEXPECTED_SHARE = 0.5  # more dropped rows than this: another table than the recipe means
 
@@ -36,28 +38,31 @@ class Corpus:
         return self.summary["fingerprint"]
 
 
-def load_corpus(data: DataSection, seed: int) -> Corpus:
+def load_corpus(data: DataSection, seed: int, prepare: Preparation = DEFAULT) -> Corpus:
     """Read, clean and split what ``data`` names; raises DataError.
 
     Without a test file, ``test_size`` (a fifth by default) is split off the training rows.
-    ``data.seed`` goes before ``seed``: runs of several seeds then share their rows.
+    ``data.seed`` goes before ``seed``: runs of several seeds then share their rows. Texts stay
+    as they were read; which are empty or the same is told of what ``prepare`` makes of them.
     """
     seed = seed if data.seed is None else data.seed
     train_table, test_table, origin = _read_origin(data)
-    train, dropped_train = _clean(train_table, data.labels, origin)
+    train, dropped_train = _clean(train_table, data.labels, origin, prepare)
     train = _take(train, data.rows, data.take, seed)
     if test_table is None:
         train, test = _split(train, data.test_size or 0.2, seed, "test_size")
         dropped_test = None
     else:
-        test, dropped_test = _clean(test_table, data.labels, origin)
+        test, dropped_test = _clean(test_table, data.labels, origin, prepare)
         if data.test_size is not None:
             _, test = _split(test, data.test_size, seed, "test_size")
     train, validation = _split(train, data.validation_size, seed, "validation_size")
-    test = test.assign(seen_in_training=test["text"].isin(set(train["text"])))
+    test = test.assign(seen_in_training=test[PREPARED].isin(set(train[PREPARED])))
     splits = {"train": train, "validation": validation, "test": test}
     summary = _summarise(splits, data, origin, dropped_train, dropped_test)
-    return Corpus(train, validation, test, summary)
+    return Corpus(
+        *(frame.drop(columns=PREPARED) for frame in (train, validation, test)), summary=summary
+    )
 
 
 def _read_origin(data: DataSection) -> tuple[pd.DataFrame, pd.DataFrame | None, str]:
@@ -103,17 +108,21 @@ def _files_of(folder: Path, data: DataSection) -> tuple[Path, Path | None]:
 
 
 def _clean(
-    table: pd.DataFrame, labels: dict[str, str], origin: str
+    table: pd.DataFrame, labels: dict[str, str], origin: str, prepare: Preparation
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Rows with a text and a known label, as class ids, and what was dropped."""
+    """Rows with a text and a known label, as class ids, and what was dropped.
+
+    The column PREPARED holds what the model would read of each text.
+    """
     ids = {raw: index for index, raw in enumerate(labels)}
-    empty = table["text"] == ""
+    table = table.assign(**{PREPARED: prepare.many(table["text"])})
+    empty = pd.Series([not text.strip() for text in table[PREPARED]], table.index, dtype=bool)
     foreign = ~table["raw_label"].isin(set(ids)) & ~empty
     bad = empty | foreign
     listed = [
         {
             "row": int(row["row"]),
-            "why": "no text" if not row["text"] else f"label {row.raw_label!r}",
+            "why": "no text" if not row[PREPARED].strip() else f"label {row.raw_label!r}",
         }
         for _, row in table[bad].head(LISTED).iterrows()
     ]
@@ -127,9 +136,8 @@ def _clean(
             next_step="data.text_column, data.label_column, data.labels",
         )
     kept = table[~bad]
-    frame = pd.DataFrame(
-        {"row": kept["row"], "text": kept["text"], "label": kept["raw_label"].map(ids)}
-    )
+    frame = kept[["row", "text", PREPARED]].assign(label=kept["raw_label"].map(ids))
+    frame = frame[["row", "text", "label", PREPARED]]
     return frame.astype({"row": "int64", "label": "int64"}).reset_index(drop=True), dropped
 
 
@@ -195,14 +203,15 @@ def _summarise(
                 "balance": {
                     label: int((frame["label"] == index).sum()) for index, label in enumerate(names)
                 },
-                "duplicate_texts": int(frame["text"].duplicated().sum()),
+                "duplicate_texts": int(frame[PREPARED].duplicated().sum()),
+                "texts_changed_by_preparation": int((frame["text"] != frame[PREPARED]).sum()),
             }
             for name, frame in splits.items()
         },
         "dropped": {"train": dropped_train, "test": dropped_test},
         "test_rows_seen_in_training": int(splits["test"]["seen_in_training"].sum()),
         "validation_rows_seen_in_training": int(
-            splits["validation"]["text"].isin(set(splits["train"]["text"])).sum()
+            splits["validation"][PREPARED].isin(set(splits["train"][PREPARED])).sum()
         ),
         "fingerprint": fingerprint_rows(list(splits.values())),
     }

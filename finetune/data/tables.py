@@ -66,7 +66,7 @@ def _refuse_binary(path: Path) -> None:
 
 
 def as_rows(frame: pd.DataFrame, text: str, label: str, first_line: int) -> pd.DataFrame:
-    """One table in the common shape: row, text (white space folded), raw_label."""
+    """One table in the common shape: row, text (as it stands there), raw_label."""
     return pd.DataFrame(
         {
             "row": range(first_line, first_line + len(frame)),
@@ -77,7 +77,7 @@ def as_rows(frame: pd.DataFrame, text: str, label: str, first_line: int) -> pd.D
 
 
 def _as_text(value: object) -> str:
-    return " ".join(value.split()) if isinstance(value, str) else ""
+    return value if isinstance(value, str) else ""
 
 
 def _as_label(value: object) -> str:

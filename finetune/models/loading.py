@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from finetune.core.errors import ModelError
+from finetune.data.preparation import Preparation
 from finetune.models.checkpoint import check_finite, check_finite_files, compare_checkpoint
+from finetune.models.encoding import encode_texts
 from finetune.models.four_bit import finish_4bit, nf4_config, quantize_in_memory
 from finetune.models.source import KLUE, TOKENIZER, BaseModel, resolve_base
 from finetune.models.trained_weights import attach_trained
@@ -210,15 +212,14 @@ def predict_logits(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     *,
+    preparation: Preparation,
     max_length: int,
     batch_size: int = 64,
     device: str = "cpu",
     precision: str = "fp32",
 ) -> np.ndarray:
     """Logits, float32 (texts, labels), in the order of ``texts``; batches are length-sorted."""
-    encoded = tokenizer(
-        list(texts), truncation=True, max_length=max_length, return_token_type_ids=False
-    )
+    encoded = encode_texts(tokenizer, texts, preparation, max_length=max_length)
     order = sorted(range(len(texts)), key=lambda index: -len(encoded["input_ids"][index]))
     result: np.ndarray | None = None
     with torch.inference_mode(), autocast_context(device, precision):

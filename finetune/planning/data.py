@@ -11,6 +11,7 @@ from finetune.core.errors import DataError, ModelError, RecipeError
 from finetune.data.nsmc import OFFICIAL, cache_folder
 from finetune.data.reviews import load_corpus
 from finetune.loop.row_order import EpochOrder
+from finetune.models.encoding import choose_preparation, encode_texts
 from finetune.models.loading import load_base_tokenizer
 from finetune.models.source import BaseModel
 from finetune.recipes.files import expand_path
@@ -34,13 +35,18 @@ def read_lengths(recipe: FinetuneRecipe, base: BaseModel) -> Lengths:
     longest = recipe.model.max_length
     try:
         _check_at_hand(recipe)
-        rows = load_corpus(recipe.data, recipe.seed).train["text"].tolist()
+        section = recipe.model.preparation
+        corpus = load_corpus(recipe.data, recipe.seed, section.of_texts)
         tokenizer = load_base_tokenizer(base)
     except (DataError, ModelError, RecipeError) as fault:
         told = fault.what + (f" ({fault.received})" if fault.received else "")
         note = f"{told}: every row is taken to have max_length={longest} tokens"
         return Lengths(_known_rows(recipe), longest, None, note)
-    encoded = tokenizer(rows, truncation=True, max_length=longest, return_attention_mask=False)
+    rows = corpus.train["text"].tolist()
+    preparation = choose_preparation(section, tokenizer)
+    encoded = encode_texts(
+        tokenizer, rows, preparation, max_length=longest, return_attention_mask=False
+    )
     tokens = np.array([len(ids) for ids in encoded["input_ids"]])
     note = None
     if base.random_weights and base.weights_sha256 is None and base.location == base.source:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from finetune.data.preparation import Preparation
 from finetune.recipes.methods import METHODS
 
 Method = Literal[*METHODS]
@@ -32,6 +33,25 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+class TextSection(Section):
+    """What is done to every text before it becomes tokens; ``finetune/data/preparation.py``."""
+
+    unicode: Literal["NFC", "NFKC", "none"] = "NFC"  # macOS writes Hangul as single letters (NFD)
+    casing: Literal["keep", "lower"] = "keep"  # keep: as the tokenizer does
+    whitespace: Literal["fold", "keep"] = "fold"
+
+    @property
+    def of_texts(self) -> Preparation:
+        """The same as a function of a text."""
+        return Preparation(self.unicode, self.casing, self.whitespace)
+
+
+class PreparationSection(TextSection):
+    """The same, and where a text is cut that is longer than ``max_length``."""
+
+    truncation_side: Literal["right", "left"] | None = None  # None: the tokenizer's own
+
+
 class ModelSection(Section):
     """The base model: a hub id, a local folder or ``tiny`` (the embedded one)."""
 
@@ -40,6 +60,7 @@ class ModelSection(Section):
     max_length: Annotated[int, Field(ge=4, le=8192)] = 128
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: as the model says
     random_weights: bool = False  # the exact architecture without pretraining: speed, memory
+    preparation: PreparationSection = PreparationSection()
 
 
 class DataSection(Section):
@@ -231,6 +252,7 @@ class PretrainCorpus(Section):
     text_column: str | None = None
     held_out_size: Share | Count = 2000
     split_seed: int | None = None  # the recipe's seed; a further stage names the first one's
+    preparation: TextSection = TextSection()
 
 
 class TokenizerSection(Section):

@@ -187,7 +187,13 @@ def train_trial(recipe: FinetuneRecipe, trial: Any) -> float:
     hold_frozen(model, recipe, job.precision)
     trial.set_user_attr("trainable_parameters", count_parameters(model).trainable)
     rows = {
-        name: tokenize_rows(frame, job.tokenizer, recipe.model.max_length, recipe.training.padding)
+        name: tokenize_rows(
+            frame,
+            job.tokenizer,
+            recipe.model.max_length,
+            recipe.training.padding,
+            preparation=job.preparation,
+        )
         for name, frame in (("train", job.corpus.train), ("validation", job.corpus.validation))
     }
     evaluations = ReportToStudy(trial, recipe.training.best_metric)

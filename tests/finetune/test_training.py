@@ -28,6 +28,7 @@ def test_the_head_survives_save_and_reload(make_run, method: str, kind: str) -> 
         load_trained(run),
         load_tokenizer(run.folder / "model"),
         rows["text"].tolist(),
+        preparation=run.preparation,
         max_length=run.max_length,
     )
     stored = logits_of(read_predictions(run, "validation"))
@@ -47,6 +48,7 @@ def test_what_is_stored_is_fp32_after_training_in_bf16(make_run, tmp_path: Path,
         load_trained(run),
         load_tokenizer(run.folder / "model"),
         rows["text"].tolist(),
+        preparation=run.preparation,
         max_length=run.max_length,
     )
     np.testing.assert_allclose(logits, logits_of(read_predictions(run, "validation")), atol=1e-5)
@@ -75,7 +77,11 @@ def test_a_lost_head_would_be_noticed(make_run) -> None:
     )
     rows = read_rows(run, "validation")
     logits = predict_logits(
-        model, load_tokenizer(run.folder / "model"), rows["text"].tolist(), max_length=32
+        model,
+        load_tokenizer(run.folder / "model"),
+        rows["text"].tolist(),
+        preparation=run.preparation,
+        max_length=32,
     )
     assert np.abs(logits - logits_of(read_predictions(run, "validation"))).max() > 1e-3
 

@@ -52,6 +52,7 @@ def _predict_within_memory(job: Job, model: torch.nn.Module, texts: list[str]) -
                 model,
                 job.tokenizer,
                 texts,
+                preparation=job.preparation,
                 max_length=job.recipe.model.max_length,
                 batch_size=batch_size,
                 device=job.device,

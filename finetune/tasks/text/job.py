@@ -9,10 +9,12 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.adapters.attach import attach_adapter
 from finetune.adapters.method_training import start_method
+from finetune.data.preparation import Preparation
 from finetune.data.reviews import Corpus, load_corpus
 from finetune.hardware.cpu_kernels import attention_for, quicken_dropout
 from finetune.hardware.host_memory import keep_compact
 from finetune.hardware.precision import choose_device, choose_precision
+from finetune.models.encoding import choose_preparation
 from finetune.models.loading import load_base, load_base_tokenizer
 from finetune.models.source import BaseModel, resolve_base
 from finetune.recipes.methods import METHODS
@@ -33,6 +35,11 @@ class Job:
     precision: str
 
     @property
+    def preparation(self) -> Preparation:
+        """How a text becomes what the tokenizer reads."""
+        return choose_preparation(self.recipe.model.preparation, self.tokenizer)
+
+    @property
     def labels(self) -> list[str]:
         """Class names in the order of their ids."""
         return list(self.recipe.data.labels.values())
@@ -48,7 +55,7 @@ def prepare_job(recipe: FinetuneRecipe) -> Job:
     )
     device = choose_device(recipe.training.device)
     precision = choose_precision(recipe.training.precision, device)
-    corpus = load_corpus(recipe.data, recipe.seed)
+    corpus = load_corpus(recipe.data, recipe.seed, recipe.model.preparation.of_texts)
     return Job(recipe, base, corpus, load_base_tokenizer(base), device, precision)
 
 
@@ -108,5 +115,7 @@ def build_model(job: Job) -> torch.nn.Module:
     )
     model.config.pad_token_id = job.tokenizer.pad_token_id
     adapted = adapt_model(model, recipe, job.device).to(job.device)
-    start_method(adapted, recipe, job.tokenizer, job.corpus.train["text"], job.device)
+    start_method(
+        adapted, recipe, job.tokenizer, job.preparation, job.corpus.train["text"], job.device
+    )
     return adapted

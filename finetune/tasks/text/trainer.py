@@ -22,11 +22,13 @@ from transformers import (
 
 from finetune.core.errors import RecipeError
 from finetune.core.processes import divide_batch, process_count
+from finetune.data.preparation import Preparation
 from finetune.hardware.precision import precision_arguments
 from finetune.loop.ledger import Ledger
 from finetune.loop.out_of_memory import BatchShape
 from finetune.loop.row_order import EpochOrder, add_blank_row
 from finetune.metrics.classification import classification_metrics
+from finetune.models.encoding import encode_texts
 from finetune.recipes.text import TrainingSection
 from finetune.tasks.text.rows_trainer import RowLoss, RowsTrainer
 
@@ -34,15 +36,20 @@ NEVER = 10**9
 
 
 def tokenize_rows(
-    frame: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, max_length: int, padding: str
+    frame: pd.DataFrame,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    padding: str,
+    *,
+    preparation: Preparation,
 ) -> Dataset:
     """input_ids, attention_mask, labels and length of each row, truncated to ``max_length``."""
-    encoded = tokenizer(
-        frame["text"].tolist(),
-        truncation=True,
+    encoded = encode_texts(
+        tokenizer,
+        frame["text"],
+        preparation,
         max_length=max_length,
         padding=False if padding == "dynamic" else padding,
-        return_token_type_ids=False,
     )
     lengths = [sum(mask) for mask in encoded["attention_mask"]]
     return Dataset.from_dict(

@@ -19,6 +19,7 @@ import pytest
 from bench.engines.baselines import fit_tfidf, load_tfidf, save_tfidf
 from bench.engines.text import load_engine
 from finetune.core.worker_process import WorkerFailed, WorkerProcess, package_environment
+from finetune.data.preparation import DEFAULT
 
 TEXTS = [
     "정말 재미있다 최고",
@@ -38,6 +39,7 @@ def job(method: str, runtime: str, precision: str, folder: Path) -> dict[str, An
         "folder": str(folder),
         "device": "cpu",
         "max_length": 32,
+        "preparation": DEFAULT.as_dict(),
     }
 
 

@@ -24,7 +24,9 @@ from finetune.run_folder import logits_of, open_run, read_predictions, read_rows
 def logits_on_validation(model, run) -> np.ndarray:
     texts = read_rows(run, "validation")["text"].tolist()
     tokenizer = load_tokenizer(run.folder / "model")
-    return predict_logits(model, tokenizer, texts, max_length=run.max_length)
+    return predict_logits(
+        model, tokenizer, texts, preparation=run.preparation, max_length=run.max_length
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import warnings
 import numpy as np
 import pytest
 
-from export.runtime.classifier import ArtifactError, OnnxClassifier, plan_batches, take_windows
+from export.runtime.classifier import OnnxClassifier, plan_batches, take_windows
+from export.runtime.manifest import ArtifactError
 from export.runtime.processor import InstructionSet
 from finetune.run_folder import logits_of, open_run, read_predictions, read_rows
 

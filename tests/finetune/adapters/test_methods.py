@@ -71,7 +71,9 @@ def train(tmp_path_factory, make_base, reviews) -> Callable[[str], Run]:
 def logits_on(model: torch.nn.Module, run: Run) -> np.ndarray:
     texts = read_rows(run, "validation")["text"].tolist()
     tokenizer = load_tokenizer(run.folder / "model")
-    return predict_logits(model, tokenizer, texts, max_length=run.max_length)
+    return predict_logits(
+        model, tokenizer, texts, preparation=run.preparation, max_length=run.max_length
+    )
 
 
 @pytest.mark.parametrize("method", NEW)
@@ -255,7 +257,9 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(
     recipe = recipe_of(method, make_base("roberta"), reviews, tmp_path / "run", eval_steps=6)
     job = prepare_job(recipe)
     rows = {
-        name: tokenize_rows(getattr(job.corpus, name), job.tokenizer, 32, "dynamic")
+        name: tokenize_rows(
+            getattr(job.corpus, name), job.tokenizer, 32, "dynamic", preparation=job.preparation
+        )
         for name in ("train", "validation")
     }
 

@@ -1,0 +1,53 @@
+"""Texts as token ids for PyTorch: prepared, cut where the preparation says, one segment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from finetune.data.preparation import Preparation
+from finetune.recipes.text import PreparationSection
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def choose_preparation(
+    section: PreparationSection, tokenizer: PreTrainedTokenizerBase
+) -> Preparation:
+    """What a recipe asks for; what it leaves open is the tokenizer's own."""
+    return replace(
+        section.of_texts,
+        truncation_side=section.truncation_side or tokenizer.truncation_side,
+        special_tokens="split" if tokenizer.split_special_tokens else "parsed",
+    )
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Iterable[str],
+    preparation: Preparation,
+    *,
+    max_length: int,
+    **options: Any,
+) -> Any:
+    """transformers' encoding of the prepared texts, at most ``max_length`` tokens each.
+
+    ``options`` go to the tokenizer (padding, return_tensors …). Raises TypeError where a text
+    is no string.
+    """
+    tokenizer.truncation_side = preparation.truncation_side
+    return tokenizer(
+        preparation.many(texts),
+        truncation=preparation.truncation_strategy,
+        max_length=max_length,
+        return_token_type_ids=False,
+        **options,
+    )
+
+
+def keep_preparation(tokenizer: PreTrainedTokenizerBase, preparation: Preparation) -> None:
+    """Have the tokenizer's own files say where texts are cut, for clients that read only them."""
+    tokenizer.truncation_side = preparation.truncation_side
+    tokenizer.init_kwargs["truncation_side"] = preparation.truncation_side
