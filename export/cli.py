@@ -12,7 +12,7 @@ import typer
 
 from finetune.core.console import console, say, tell
 from finetune.core.errors import DataError
-from finetune.data.preparation import well_formed
+from finetune.core.preparation import well_formed
 
 if TYPE_CHECKING:
     from export.predict import Prediction

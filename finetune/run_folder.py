@@ -13,7 +13,7 @@ import yaml
 
 from finetune.core.errors import FolderError
 from finetune.core.files import read_json, sha256_file, write_json, write_text
-from finetune.data.preparation import DEFAULT, FOLDED, Preparation, read_preparation
+from finetune.core.preparation import DEFAULT, FOLDED, Preparation, read_preparation
 from finetune.models.source import STAGE_FILES
 from finetune.recipes.files import check_recipe, dump_recipe
 from finetune.recipes.kinds import SPEECH, TEXT, recipe_kind

@@ -16,7 +16,7 @@ import numpy as np
 
 from finetune.core.errors import FolderError
 from finetune.core.files import read_json, write_text
-from finetune.data.preparation import DEFAULT, Preparation
+from finetune.core.preparation import DEFAULT, Preparation
 
 SCHEMA = "kotune.tfidf/1"
 SETTINGS: dict[str, Any] = {"analyzer": "char", "ngram_range": (1, 4), "sublinear_tf": True}

@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.engines.cuda import compile_model, fix_tf32, set_torch_precision, torch_dtype
 from bench.instruments.meters import preload_cuda_libraries
-from finetune.data.preparation import Preparation
+from finetune.core.preparation import Preparation
 from finetune.recipes.methods import METHODS
 
 LIBRARIES = {

@@ -11,7 +11,7 @@ import numpy as np
 from bench.instruments.timing import choose_rows
 from bench.settings import BenchSection
 from finetune.core.errors import FolderError
-from finetune.data.preparation import FOLDED
+from finetune.core.preparation import FOLDED
 from finetune.run_folder import Run, logits_of, read_predictions, read_rows
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from export.artifact.folder import MANIFEST, Artifact, failed_target, open_artif
 from export.runtime.texts import manifest_preparation
 from finetune.core.errors import FolderError, RecipeError
 from finetune.core.files import sha256_file
+from finetune.core.preparation import Preparation
 from finetune.core.provenance import cpu_has_bf16
-from finetune.data.preparation import Preparation
 from finetune.recipes.methods import METHODS
 from finetune.run_folder import Run, open_run
 from finetune.studies.seeds import runs_of_seeds

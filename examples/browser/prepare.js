@@ -1,5 +1,5 @@
 // What kotune does to a text before the model reads it, as manifest.json's `preparation` says;
-// the same steps as finetune/data/preparation.py, held together by a test.
+// the same steps as finetune/core/preparation.py, held together by a test.
 
 // Python's white space, spelt out: JavaScript's \s lacks U+001C to U+001F and U+0085, and has U+FEFF.
 const SPACES = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/gu;

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from export.runtime.texts import TextEncoder
 from finetune.core.errors import ModelError
-from finetune.data.preparation import Preparation
+from finetune.core.preparation import Preparation
 from finetune.models.encoding import encode_texts
 
 if TYPE_CHECKING:

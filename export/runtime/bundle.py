@@ -49,7 +49,7 @@ TEXT = Bundle(
     (
         "export/runtime/manifest",
         "export/runtime/arithmetic",
-        "finetune/data/preparation",
+        "finetune/core/preparation",
         "export/runtime/texts",
         "finetune/core/cpu_flags",
         "export/runtime/processor",

@@ -25,7 +25,7 @@ from export.runtime.manifest import verify_opened
 from export.runtime.processor import available_cores
 from export.runtime.session import choose_model, open_again, open_session, warn_of_instructions
 from export.runtime.texts import TextEncoder
-from finetune.data.preparation import checked
+from finetune.core.preparation import checked
 
 TASK = "text-classification"
 BATCH_TOKENS = {  # padded tokens a batch: activations that stay in a core's cache, or fill a GPU

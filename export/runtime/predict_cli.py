@@ -11,7 +11,7 @@ from itertools import tee
 from export.runtime.classifier import OnnxClassifier, softmax
 from export.runtime.manifest import ArtifactError
 from export.runtime.options import model_options, model_parser
-from finetune.data.preparation import well_formed
+from finetune.core.preparation import well_formed
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from export.runtime.manifest import ArtifactError
-from finetune.data.preparation import UNPREPARED, Preparation, read_preparation
+from finetune.core.preparation import UNPREPARED, Preparation, read_preparation
 
 
 class TextEncoder:

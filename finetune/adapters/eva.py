@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from finetune.core.errors import ModelError
-from finetune.data.preparation import Preparation
+from finetune.core.preparation import Preparation
 from finetune.models.encoding import encode_texts
 
 if TYPE_CHECKING:

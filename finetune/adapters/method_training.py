@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase, Trainer
 
 from finetune.adapters.eva import initialize_from_activations
 from finetune.core.errors import RecipeError
+from finetune.core.preparation import Preparation
 from finetune.core.processes import is_sharded
-from finetune.data.preparation import Preparation
 from finetune.models.loading import load_base
 from finetune.models.source import BaseModel
 from finetune.models.trained_weights import attach_trained

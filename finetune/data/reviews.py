@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from finetune.core.errors import DataError
-from finetune.data.preparation import DEFAULT, Preparation
+from finetune.core.preparation import DEFAULT, Preparation
 from finetune.data.tables import SUFFIXES, read_table
 from finetune.recipes.files import expand_path
 from finetune.recipes.text import DataSection

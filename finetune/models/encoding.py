@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from finetune.data.preparation import Preparation
+from finetune.core.preparation import Preparation
 from finetune.recipes.text import PreparationSection
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from finetune.core.errors import ModelError
-from finetune.data.preparation import Preparation
+from finetune.core.preparation import Preparation
 from finetune.models.checkpoint import check_finite, check_finite_files, compare_checkpoint
 from finetune.models.encoding import encode_texts
 from finetune.models.four_bit import finish_4bit, nf4_config, quantize_in_memory

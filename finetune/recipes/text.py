@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from finetune.data.preparation import Preparation
+from finetune.core.preparation import Preparation
 from finetune.recipes.methods import METHODS
 
 Method = Literal[*METHODS]
@@ -34,7 +34,7 @@ class Section(BaseModel):
 
 
 class TextSection(Section):
-    """What is done to every text before it becomes tokens; ``finetune/data/preparation.py``."""
+    """What is done to every text before it becomes tokens; ``finetune/core/preparation.py``."""
 
     unicode: Literal["NFC", "NFKC", "none"] = "NFC"  # macOS writes Hangul as single letters (NFD)
     casing: Literal["keep", "lower"] = "keep"  # keep: as the tokenizer does

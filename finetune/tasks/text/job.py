@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.adapters.attach import attach_adapter
 from finetune.adapters.method_training import start_method
-from finetune.data.preparation import Preparation
+from finetune.core.preparation import Preparation
 from finetune.data.reviews import Corpus, load_corpus
 from finetune.hardware.cpu_kernels import attention_for, quicken_dropout
 from finetune.hardware.host_memory import keep_compact

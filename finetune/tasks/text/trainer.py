@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from finetune.core.errors import RecipeError
+from finetune.core.preparation import Preparation
 from finetune.core.processes import divide_batch, process_count
-from finetune.data.preparation import Preparation
 from finetune.hardware.precision import precision_arguments
 from finetune.loop.ledger import Ledger
 from finetune.loop.out_of_memory import BatchShape

@@ -20,7 +20,7 @@ from export.runtime.classifier import OnnxClassifier
 from export.runtime.manifest import ArtifactError
 from export.runtime.texts import TextEncoder
 from finetune.core.errors import FolderError, ModelError
-from finetune.data.preparation import DEFAULT, FOLDED, UNPREPARED, Preparation
+from finetune.core.preparation import DEFAULT, FOLDED, UNPREPARED, Preparation
 from finetune.models.loading import load_tokenizer
 from finetune.run_folder import open_run, read_rows
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.preparation import (
+from finetune.core.preparation import (
     DEFAULT,
     FOLDED,
     UNPREPARED,
