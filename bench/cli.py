@@ -111,7 +111,7 @@ def folder_settings(overrides: list[str]) -> BenchSection:
 def load_suite(name: str, overrides: list[str]) -> tuple[SuiteRecipe, Path]:
     """A suite and the folder its file stands in; raises RecipeError."""
     from bench.suites.recipe import SuiteRecipe
-    from finetune.recipes.files import find_recipe, load_recipe, read_yaml
+    from finetune.recipes.files import apply_overrides, check_recipe, find_recipe, read_yaml
 
     try:
         path = find_recipe(name)
@@ -122,13 +122,8 @@ def load_suite(name: str, overrides: list[str]) -> tuple[SuiteRecipe, Path]:
             allowed=fault.allowed,
             next_step="kotune ls",
         ) from fault
-    content = read_yaml(path)
-    if "recipes" not in content and ("data" in content or "corpus" in content):
-        raise RecipeError(
-            f"{name} is a recipe, not a suite",
-            next_step=f"kotune {'pretrain' if 'corpus' in content else 'finetune'} {name}",
-        )
-    return load_recipe(SuiteRecipe, str(path), overrides), path.parent
+    content = apply_overrides(read_yaml(path), overrides)
+    return check_recipe(SuiteRecipe, content, name), path.parent
 
 
 def _run_suite(

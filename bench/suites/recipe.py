@@ -7,20 +7,25 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bench.settings import BenchSection
 from finetune.core.errors import RecipeError
 from finetune.recipes.files import apply_overrides, check_recipe, find_recipe, read_yaml
-from finetune.recipes.text import FinetuneRecipe, Section
+from finetune.recipes.text import FinetuneRecipe, Folder, Section
 from finetune.studies.seeds import seed_recipes
 
 
 class SuiteRun(Section):
-    """A recipe by name or path, and what this suite changes in it."""
+    """A recipe by name or path, and what this suite changes in it; a plain name changes nothing."""
 
     recipe: str
     set: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_name(cls, given: Any) -> Any:
+        return {"recipe": given} if isinstance(given, str) else given
 
 
 class SuiteRecipe(Section):
@@ -31,7 +36,7 @@ class SuiteRecipe(Section):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    output: str = "reports/{name}"
+    output: Folder = "reports/{name}"
     recipes: Annotated[list[SuiteRun], Field(min_length=1)]
     common: dict[str, Any] = Field(default_factory=dict)
     export: bool | list[str] = True

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from bench.suites.recipe import as_overrides
 from finetune.recipes.files import apply_overrides, check_recipe, find_recipe, read_yaml
-from finetune.recipes.text import Count, FinetuneRecipe, Section
+from finetune.recipes.text import Count, FinetuneRecipe, Folder, Section
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -30,7 +30,7 @@ class RecipeSuite(Section):
     """A recipe, what all cases change in it, and the cases: every way with every method."""
 
     name: Name
-    output: str = "reports/{name}"
+    output: Folder = "reports/{name}"
     recipe: str
     common: dict[str, Any] = Field(default_factory=dict)
     ways: Annotated[list[Variation], Field(min_length=1)]

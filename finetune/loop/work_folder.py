@@ -19,13 +19,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from finetune.core.errors import FolderError
 from finetune.core.files import read_json, sha256_file, write_json, write_text
 from finetune.core.processes import is_main_process, wait_for_processes
 from finetune.loop.checkpoints import Report, disk_errors
-from finetune.recipes.files import dump_recipe
+from finetune.recipes.files import dump_recipe, read_yaml
 from finetune.recipes.speech import SpeechRecipe
 from finetune.recipes.text import FinetuneRecipe
 
@@ -126,7 +124,7 @@ def _restore_replaced(work: Path, target: Path) -> None:
 
 
 def _changed_keys(saved: Path, recipe: FinetuneRecipe | SpeechRecipe) -> list[str]:
-    then = _flat(yaml.safe_load(saved.read_text("utf-8")))
+    then = _flat(read_yaml(saved))
     now = _flat(recipe.model_dump(mode="json"))
     return [
         key

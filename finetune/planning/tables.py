@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
 from rich.table import Table
 
 from finetune.planning.memory import MemoryNeed
 from finetune.planning.planning import Plan
+from finetune.recipes.yaml_text import write_yaml
 
 MIB = 1 << 20
 METHOD_OF_ESTIMATE = (
@@ -133,7 +133,7 @@ def _fit_lines(plan: Plan) -> Iterator[str]:
     for key, value in plan.fit.changes.items():
         section, name = key.split(".")
         nested.setdefault(section, {})[name] = value
-    yield yaml.safe_dump(nested, sort_keys=False, allow_unicode=True).rstrip()
+    yield write_yaml(nested).rstrip()
     words = " ".join(f"{key}={_word(value)}" for key, value in plan.fit.changes.items())
     yield f"or on the command line: {words}"
     if plan.recipe.adapter.method == "full" and "adapter.method" in plan.fit.changes:

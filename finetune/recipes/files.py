@@ -11,14 +11,22 @@ import re
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from finetune.core.errors import RecipeError
+from finetune.recipes.synonyms import section_at, suggest_key
+from finetune.recipes.yaml_text import parse_override, parse_yaml, read_text, write_yaml
 
 R = TypeVar("R", bound=BaseModel)
+EXCLUDES = {"data.path": ["data.source"], "data.source": ["data.path", "data.test_path"]}
+SHAPES = (  # a section, what has it, and the command that takes it
+    ("ways", "a suite of trainings", "bench training"),
+    ("recipes", "a suite of recipes", "run"),
+    ("corpus", "a pretraining recipe", "pretrain"),
+    ("data", "a recipe of one run", "finetune"),
+)
 
 
 def packaged_recipes() -> dict[str, Path]:
@@ -48,25 +56,22 @@ def find_recipe(name: str) -> Path:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping a YAML file holds; raises RecipeError where it holds none."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as fault:
-        detail = str(fault).splitlines()[0]
-        raise RecipeError(f"{path} is not a YAML recipe", received=detail) from fault
-    except OSError as fault:
-        raise RecipeError(f"{path} cannot be read", received=fault.strerror) from fault
+    content = parse_yaml(read_text(path), str(path))
     if not isinstance(content, dict):
+        found = {type(None): "nothing", list: "a list"}.get(type(content), "a single value")
         raise RecipeError(
-            f"{path} is not a recipe",
-            received=type(content).__name__,
-            allowed="a mapping of sections",
+            f"{path} is not a recipe", received=found, allowed="a mapping of sections"
         )
     return content
 
 
 def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of ``content`` with each ``key.sub=value`` set; raises RecipeError."""
+    """A copy of ``content`` with each ``key.sub=value`` set; raises RecipeError.
+
+    One that names other data takes the place of what the recipe names.
+    """
     result = _deep_copy(content)
+    given = set()
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
@@ -76,14 +81,29 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[s
                 next_step="training.learning_rate=1e-4",
             )
         *sections, last = key.split(".")
+        if not all([*sections, last]):
+            raise RecipeError("a part of the key is empty", received=override)
         place = result
         for section in sections:
             inner = place.setdefault(section, {})
             if not isinstance(inner, dict):
                 raise RecipeError(f"{section} is a value, not a section", received=override)
             place = inner
-        place[last] = yaml.safe_load(text)
+        place[last] = parse_override(text, override)
+        if place[last] is not None:
+            given.add(key)
+    for key, excluded in EXCLUDES.items():
+        if key in given and not given & set(excluded):
+            _drop(result, excluded)
     return result
+
+
+def _drop(content: dict[str, Any], keys: Sequence[str]) -> None:
+    """Take ``section.key`` out, where it is there."""
+    for key in keys:
+        section, _, name = key.partition(".")
+        if isinstance(content.get(section), dict):
+            content[section].pop(name, None)
 
 
 def _deep_copy(value: Any) -> Any:
@@ -93,7 +113,11 @@ def _deep_copy(value: Any) -> Any:
 
 
 def check_recipe(kind: type[R], content: dict[str, Any], origin: str) -> R:
-    """The typed recipe; RecipeError lists every fault with its key and a suggestion."""
+    """The typed recipe; RecipeError lists every fault with its key and a suggestion.
+
+    A recipe of another command is answered with that command.
+    """
+    _check_shape(kind, content, origin)
     try:
         return kind.model_validate(content)
     except ValidationError as fault:
@@ -105,6 +129,16 @@ def check_recipe(kind: type[R], content: dict[str, Any], origin: str) -> R:
         ) from fault
 
 
+def _check_shape(kind: type[BaseModel], content: dict[str, Any], origin: str) -> None:
+    """Tell a suite from a recipe by the section that only one of them has."""
+    own = [key for key, _, _ in SHAPES if key in kind.model_fields]
+    if not own or any(key in content for key in own):
+        return
+    for key, what, command in SHAPES:
+        if key in content:
+            raise RecipeError(f"{origin} is {what}", next_step=f"kotune {command} {origin}")
+
+
 def load_recipe(kind: type[R], name: str, overrides: Sequence[str] = ()) -> R:
     """Find, read, override and check a recipe of ``kind``; raises RecipeError."""
     path = find_recipe(name)
@@ -113,7 +147,7 @@ def load_recipe(kind: type[R], name: str, overrides: Sequence[str] = ()) -> R:
 
 def dump_recipe(recipe: BaseModel) -> str:
     """The resolved recipe as YAML, keys in the order of the model."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return write_yaml(recipe.model_dump(mode="json"))
 
 
 def expand_path(value: str, key: str) -> Path:
@@ -146,23 +180,17 @@ def _explain(kind: type[BaseModel], error: Any) -> str:
     place = [str(part) for part in error["loc"]]
     key = " -> ".join(place) or "recipe"
     if error["type"] == "extra_forbidden":
-        known = list(_section_at(kind, place[:-1]).model_fields)
-        near = difflib.get_close_matches(place[-1], known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
-        return f"{key}: unknown key; {hint}"
+        return f"{key}: unknown key; {suggest_key(kind, place)}"
     if error["type"] == "missing":
         return f"{key}: missing"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{key}: {message}"
-    return f"{key}: {message} (received {error['input']!r})"
-
-
-def _section_at(kind: type[BaseModel], place: Sequence[str]) -> type[BaseModel]:
-    for part in place:
-        field = kind.model_fields.get(part)
-        if field is None:
-            continue
-        choices = [field.annotation, *get_args(field.annotation)]
-        kind = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), kind)
-    return kind
+    if error["type"] == "model_type":
+        known = ", ".join(section_at(kind, place).model_fields)
+        return f"{key}: a section of keys is wanted (received {error['input']!r}); keys: {known}"
+    told = f"{key}: {message} (received {error['input']!r})"
+    if error["type"] == "string_type" and isinstance(error["input"], int | float | dict):
+        looks = "holds a colon" if isinstance(error["input"], dict) else "looks like a number"
+        return f"{told}; text that {looks} wants quotes"
+    return told

@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from finetune.recipes.text import Count, Device, ExportPrecision, Precision, Section, Share
+from finetune.recipes.text import (
+    Count,
+    Device,
+    ExportPrecision,
+    Folder,
+    Precision,
+    Section,
+    Share,
+)
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -173,7 +181,7 @@ class SpeechRecipe(Section):
     task: Literal["speech-recognition"]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
     seed: Annotated[int, Field(ge=0)] = 42
-    output: str = "runs/{name}"
+    output: Folder = "runs/{name}"
     model: SpeechModelSection = SpeechModelSection()
     architecture: SpeechArchitectureSection = SpeechArchitectureSection()
     data: SpeechDataSection

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from finetune.core.preparation import Preparation
 from finetune.recipes.methods import METHODS
@@ -23,6 +30,18 @@ ExportPrecision = Literal[
     "openvino-bf16",
     "openvino-int8",
 ]
+
+
+def _fill_in_name(value: str) -> str:
+    """Refuse a template that cannot be filled in."""
+    try:
+        value.format(name="run")
+    except (LookupError, ValueError, AttributeError) as fault:
+        raise ValueError("only {name} may stand in braces, as in runs/{name}") from fault
+    return value
+
+
+Folder = Annotated[str, AfterValidator(_fill_in_name)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -30,7 +49,9 @@ Count = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """Frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class TextSection(Section):
@@ -130,7 +151,7 @@ class AdapterSection(Section):
 
 
 class TrainingSection(Section):
-    """The optimisation, in the names of ``transformers.TrainingArguments``."""
+    """The optimisation, named as in ``transformers.TrainingArguments`` where that is short."""
 
     epochs: Annotated[float, Field(gt=0)] = 3
     max_steps: Count | None = None
@@ -209,7 +230,7 @@ class SweepSection(Section):
     parameters: Annotated[dict[str, list[Any] | str], Field(min_length=1)]
     pruner: Literal["median", "hyperband", "none"] = "median"
     startup_trials: Count = 5  # drawn at random; the median prunes none before so many are done
-    output: str = "sweeps/{name}"
+    output: Folder = "sweeps/{name}"
 
 
 class FinetuneRecipe(Section):
@@ -223,7 +244,7 @@ class FinetuneRecipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
     seed: Annotated[int, Field(ge=0)] = 42
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
-    output: str = "runs/{name}"
+    output: Folder = "runs/{name}"
     model: ModelSection = ModelSection()
     data: DataSection
     adapter: AdapterSection = AdapterSection()
@@ -298,7 +319,7 @@ class PretrainRecipe(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "pretrain"
     seed: Annotated[int, Field(ge=0)] = 42
-    output: str = "runs/{name}"
+    output: Folder = "runs/{name}"
     corpus: PretrainCorpus
     model: str | None = None
     revision: str | None = None

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from finetune.core.errors import RecipeError
 from finetune.recipes.files import apply_overrides, check_recipe
 from finetune.recipes.text import FinetuneRecipe
+from finetune.recipes.yaml_text import parse_yaml
 
 SECTIONS = ("adapter", "training", "model")
 FORMS = "4,8,16 | all-linear,attention | 1e-4:1e-3:log | 0.0:0.1 | 2:8"
@@ -109,8 +108,8 @@ def _parse_values(key: str, given: list[Any] | str) -> Choices | Range:
     if isinstance(given, str) and ":" in given:
         return _parse_range(key, given)
     try:
-        values = yaml.safe_load(f"[{given}]") if isinstance(given, str) else given
-    except yaml.YAMLError as fault:
+        values = parse_yaml(f"[{given}]", key) if isinstance(given, str) else given
+    except RecipeError as fault:
         raise RecipeError("values cannot be read", received=f"{key}={given}", allowed=FORMS) from (
             fault
         )

@@ -17,6 +17,7 @@ from finetune.core.errors import FolderError, KotuneError, ModelError
 from finetune.core.files import write_text
 from finetune.recipes.files import check_recipe, dump_recipe, read_yaml
 from finetune.recipes.text import FinetuneRecipe, SweepSection
+from finetune.recipes.yaml_text import write_yaml
 from finetune.studies.results import describe_trials, write_results
 from finetune.studies.space import (
     Space,
@@ -86,9 +87,7 @@ def prepare_folder(
                 received=f"{folder}, which differs in {', '.join(changed)}",
                 next_step="--overwrite, or --output another folder",
             )
-    import yaml
-
-    write_text(folder / RECIPE, yaml.safe_dump(ours, sort_keys=False, allow_unicode=True))
+    write_text(folder / RECIPE, write_yaml(ours))
 
 
 def open_study(folder: Path, recipe: FinetuneRecipe, section: SweepSection) -> Any:

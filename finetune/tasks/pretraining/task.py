@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from transformers import set_seed
 
 from finetune.core.errors import FolderError, RecipeError
@@ -27,7 +26,7 @@ from finetune.loop.checkpoints import last_checkpoint
 from finetune.loop.interruption import stop_on_signal
 from finetune.models.loading import load_base_tokenizer, load_tokenizer
 from finetune.models.source import BaseModel, resolve_base
-from finetune.recipes.files import dump_recipe
+from finetune.recipes.files import dump_recipe, read_yaml
 from finetune.recipes.text import PretrainRecipe
 from finetune.tasks.pretraining.batches import Masker, TrainBatches, encode_texts, held_out_batches
 from finetune.tasks.pretraining.folder import check_target, write_model_folder
@@ -109,7 +108,7 @@ def check_same_run(work: Path, recipe: PretrainRecipe) -> list[str]:
     saved = work / "recipe.yaml"
     if not saved.is_file():
         return []
-    then = yaml.safe_load(saved.read_text("utf-8"))
+    then = read_yaml(saved)
     now = recipe.model_dump(mode="json")
     differ = [
         f"training.{key}"
