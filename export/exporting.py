@@ -31,6 +31,7 @@ from export.tasks.registry import open_task
 from export.tasks.task import Exported, Task
 from finetune.core.errors import RecipeError
 from finetune.core.provenance import collect_provenance
+from finetune.hardware.precision import exact_fp32
 from finetune.recipes.files import apply_overrides, check_recipe
 from finetune.recipes.speech import SpeechExportSection, SpeechRecipe
 from finetune.recipes.text import ExportSection, FinetuneRecipe
@@ -42,6 +43,7 @@ FUSED_FILE = f"{SCRATCH}/model_fused.onnx"  # int8's parent, checked but not shi
 Section = ExportSection | SpeechExportSection
 
 
+@exact_fp32()
 def export_run(
     run_folder: Path | str,
     target: Path | str | None = None,

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import TrainerState, set_seed
+from transformers import TrainerState
 
 from finetune import run_folder
-from finetune.adapters.attach import count_parameters
+from finetune.adapters.attach import ParameterCount, count_parameters
 from finetune.adapters.method_training import as_stored
 from finetune.core.files import publish_folder, write_json
 from finetune.core.processes import (
@@ -28,8 +28,7 @@ from finetune.core.processes import (
 )
 from finetune.core.provenance import collect_provenance, git_state
 from finetune.data.report import report_data
-from finetune.hardware.frozen_base import hold_frozen
-from finetune.hardware.precision import bound_primitive_caches, choose_device
+from finetune.hardware.precision import bound_primitive_caches, choose_device, exact_fp32
 from finetune.loop.checkpoints import Checkpoint, disk_errors
 from finetune.loop.drive import train_to_end
 from finetune.loop.ledger import Ledger
@@ -45,11 +44,13 @@ from finetune.models.trained_weights import save_trained
 from finetune.recipes.text import FinetuneRecipe
 from finetune.tasks.text.evaluation import predict_splits
 from finetune.tasks.text.job import Job, build_model, prepare_job
+from finetune.tasks.text.ready import ready_model
 from finetune.tasks.text.trainer import tokenize_rows, training_history
 
 Report = Callable[[str], None]
 
 
+@exact_fp32()
 def finetune(recipe: FinetuneRecipe, *, overwrite: bool = False, report: Report = print) -> Path:
     """Train what the recipe says and publish the run folder, whole or not at all.
 
@@ -71,9 +72,6 @@ def finetune(recipe: FinetuneRecipe, *, overwrite: bool = False, report: Report 
         report(f"  adapter.{key} is not used by {recipe.adapter.method}")
     work = open_work(target, job, report)
     wait_for_processes()
-    set_seed(recipe.seed)
-    model = build_model(job)
-    _report_model(job, model, report)
     rows = {
         name: tokenize_rows(
             frame,
@@ -84,16 +82,17 @@ def finetune(recipe: FinetuneRecipe, *, overwrite: bool = False, report: Report 
         )
         for name, frame in (("train", job.corpus.train), ("validation", job.corpus.validation))
     }
-    with disk_errors(work / "steps"):
-        originals = None if is_sharded() else hold_frozen(model, recipe, job.precision, work)
+    ready = ready_model(job, rows["train"], report, work)
+    job, model = ready.job, ready.model
+    _report_model(job, ready.parameters, report)
     checkpoint = train_to_end(job, model, rows, work, report)
     leave_processes()
     if not is_main_process():
         return target
     if is_sharded():
         model = build_model(job)
-    if originals is not None:
-        originals.give_back(model)
+    if ready.originals is not None:
+        ready.originals.give_back(model)
     load_weights(model, checkpoint.folder / BEST)
     with disk_errors(work / "steps"), publish_folder(target, workplace=work) as folder:
         _write_run(job, model, checkpoint, rows["train"]["length"], folder, report)
@@ -199,8 +198,7 @@ def _quantiles(lengths: Any) -> dict[str, int]:
     return {f"p{point * 100:g}": int(value) for point, value in zip(points, values, strict=True)}
 
 
-def _report_model(job: Job, model: torch.nn.Module, report: Report) -> None:
-    parameters = count_parameters(model)
+def _report_model(job: Job, parameters: ParameterCount, report: Report) -> None:
     report(
         f"{job.recipe.adapter.method} on {job.base.source}: {parameters.trainable:,} of "
         f"{parameters.total:,} parameters trained ({parameters.trainable_share:.2%}), "

@@ -31,10 +31,15 @@ def torch_dtype(precision: str) -> Any:
 
 
 def set_torch_precision(precision: str) -> None:
-    """Let PyTorch's float32 products run in TF32 where the variant says so."""
+    """Let PyTorch's float32 products run in TF32 where the variant says so, and nowhere else."""
     import torch
 
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    from finetune.hardware.precision import pin_fp32
+
+    if precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+    else:
+        pin_fp32()
 
 
 def compile_model(model: Any) -> Any:

@@ -140,6 +140,8 @@ def _torch_engine(model: Any, tokenizer: Any, variant: dict[str, Any]) -> Engine
     def encode(text: str, **options: Any) -> Any:
         return encode_texts(tokenizer, [text], preparation, max_length=max_length, **options)
 
+    products = "tf32" if variant["precision"] == "tf32" else "fp32"  # halves are in the weights
+
     def classify(text: str) -> int:
         encoded = encode(text, return_tensors="pt").to(device)
         with torch.inference_mode():
@@ -154,6 +156,7 @@ def _torch_engine(model: Any, tokenizer: Any, variant: dict[str, Any]) -> Engine
             max_length=max_length,
             batch_size=batch_size,
             device=device,
+            precision=products,
         )
         return logits.argmax(axis=1).tolist()
 

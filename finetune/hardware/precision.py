@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from finetune.core.errors import RecipeError
 from finetune.core.provenance import cpu_has_bf16
 
+if TYPE_CHECKING:
+    import torch
+
 CACHED_PRIMITIVES = 128
+PRODUCTS = ("matmul", "conv", "rnn")
+EXACT_ENVIRONMENT = {
+    "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",
+    "DNNL_DEFAULT_FPMATH_MODE": "STRICT",  # its older name, set in images for arm64 servers
+    "NVIDIA_TF32_OVERRIDE": "0",
+}
 
 
 def choose_device(asked: str) -> str:
@@ -47,6 +59,92 @@ def precision_arguments(precision: str) -> dict[str, bool]:
     """
     os.environ["ACCELERATE_MIXED_PRECISION"] = "no" if precision == "fp32" else precision
     return {"bf16": precision == "bf16", "fp16": precision == "fp16"}
+
+
+@contextlib.contextmanager
+def exact_fp32() -> Iterator[None]:
+    """``pin_fp32`` within the block; PyTorch's switches are put back afterwards."""
+    before = _Switches()
+    pin_fp32()
+    try:
+        yield
+    finally:
+        before.put_back()
+
+
+def pin_fp32() -> None:
+    """Have products of fp32 computed in fp32, whatever the processor or the caller allows.
+
+    cuDNN's convolutions take TF32 by default; cuBLAS and oneDNN take TF32 or bf16 where
+    ``torch.set_float32_matmul_precision`` or the environment lets them. Of the environment
+    libraries read at their first use, so that it holds for those not yet used.
+    """
+    import torch
+
+    os.environ.update(EXACT_ENVIRONMENT)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    for switch, _ in _Switches().single:
+        switch.fp32_precision = "ieee"
+
+
+class _Switches:
+    """PyTorch's switches of fp32 products: for all at once, and since 2.9 one by one."""
+
+    def __init__(self) -> None:
+        from torch import backends, get_float32_matmul_precision
+
+        self.matmul = self.cudnn = None
+        with contextlib.suppress(RuntimeError):  # PyTorch's, where single ones differ
+            self.matmul = get_float32_matmul_precision()
+        with contextlib.suppress(RuntimeError):
+            self.cudnn = backends.cudnn.allow_tf32
+        kinds = (backends.cuda, backends.cudnn, backends.mkldnn)
+        products = (getattr(kind, name, None) for kind in kinds for name in PRODUCTS)
+        holders = (backends, *kinds, *products)  # the outer ones first: they set the inner
+        self.single = [(one, one.fp32_precision) for one in holders if _is_switch(one)]
+
+    def put_back(self) -> None:
+        """Set what was read."""
+        import torch
+
+        if self.matmul is not None:
+            torch.set_float32_matmul_precision(self.matmul)
+        if self.cudnn is not None:
+            torch.backends.cudnn.allow_tf32 = self.cudnn
+        for one, value in self.single:
+            one.fp32_precision = value
+
+
+def _is_switch(holder: object) -> bool:
+    return hasattr(holder, "fp32_precision")
+
+
+def failing_step(
+    model: torch.nn.Module, batch: dict[str, torch.Tensor], device: str, precision: str
+) -> str | None:
+    """Why one forward and backward pass under autocast fails, in a line; None where it does not.
+
+    Weights, gradients and random numbers stay as they were. Lack of memory is no answer here.
+    """
+    import torch
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    devices = [torch.cuda.current_device()] if device == "cuda" else []
+    training = model.training
+    with torch.random.fork_rng(devices):
+        try:
+            with torch.autocast(device, dtype):
+                loss = model.train()(**{name: one.to(device) for name, one in batch.items()}).loss
+            loss.backward()
+            return None if torch.isfinite(loss) else f"the loss is {loss.item()}"
+        except torch.OutOfMemoryError:
+            return None
+        except (RuntimeError, NotImplementedError) as fault:
+            return (str(fault).splitlines() or [type(fault).__name__])[0][:200]
+        finally:
+            model.zero_grad(set_to_none=True)
+            model.train(training)
 
 
 def bound_primitive_caches() -> None:

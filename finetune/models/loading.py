@@ -12,6 +12,7 @@ import torch
 
 from finetune.core.errors import ModelError
 from finetune.core.preparation import Preparation
+from finetune.hardware.precision import exact_fp32
 from finetune.models.checkpoint import check_finite, check_finite_files, compare_checkpoint
 from finetune.models.encoding import encode_texts
 from finetune.models.four_bit import finish_4bit, nf4_config, quantize_in_memory
@@ -238,10 +239,10 @@ def predict_logits(
 
 
 def autocast_context(device: str, precision: str) -> contextlib.AbstractContextManager:
-    """``torch.autocast`` for bf16 and fp16; nothing for fp32."""
+    """``torch.autocast`` for bf16 and fp16; fp32 is exact; tf32 is left as it was set."""
     dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
     if precision not in dtypes:
-        return contextlib.nullcontext()
+        return contextlib.nullcontext() if precision == "tf32" else exact_fp32()
     return torch.autocast(device_type=device.split(":")[0], dtype=dtypes[precision])
 
 

@@ -171,20 +171,15 @@ def run_next_trial(
 
 def train_trial(recipe: FinetuneRecipe, trial: Any) -> float:
     """The best evaluation on the validation rows; raises TrialPruned where the study gives up."""
-    from transformers import TrainerState, set_seed
+    from transformers import TrainerState
 
-    from finetune.adapters.attach import count_parameters
-    from finetune.hardware.frozen_base import hold_frozen
     from finetune.loop.drive import train_to_end
     from finetune.studies.trial import ReportToStudy
-    from finetune.tasks.text.job import build_model, prepare_job
+    from finetune.tasks.text.job import prepare_job
+    from finetune.tasks.text.ready import ready_model
     from finetune.tasks.text.trainer import tokenize_rows
 
     job = prepare_job(recipe)
-    set_seed(recipe.seed)
-    model = build_model(job)
-    hold_frozen(model, recipe, job.precision)
-    trial.set_user_attr("trainable_parameters", count_parameters(model).trainable)
     rows = {
         name: tokenize_rows(
             frame,
@@ -195,10 +190,12 @@ def train_trial(recipe: FinetuneRecipe, trial: Any) -> float:
         )
         for name, frame in (("train", job.corpus.train), ("validation", job.corpus.validation))
     }
+    ready = ready_model(job, rows["train"], _say_nothing)
+    trial.set_user_attr("trainable_parameters", ready.parameters.trainable)
     evaluations = ReportToStudy(trial, recipe.training.best_metric)
     with tempfile.TemporaryDirectory(prefix="kotune-trial-") as scratch:
         checkpoint = train_to_end(
-            job, model, rows, Path(scratch), _say_nothing, callbacks=[evaluations]
+            ready.job, ready.model, rows, Path(scratch), _say_nothing, callbacks=[evaluations]
         )
         state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
     trial.set_user_attr("steps", state.global_step)

@@ -21,7 +21,12 @@ from finetune.core.files import publish_folder, write_text
 from finetune.core.provenance import git_state
 from finetune.data.plain_texts import PretrainTexts, load_texts
 from finetune.hardware.cpu_kernels import attention_for, quicken_dropout
-from finetune.hardware.precision import bound_primitive_caches, choose_device, choose_precision
+from finetune.hardware.precision import (
+    bound_primitive_caches,
+    choose_device,
+    choose_precision,
+    exact_fp32,
+)
 from finetune.loop.checkpoints import last_checkpoint
 from finetune.loop.interruption import stop_on_signal
 from finetune.models.loading import load_base_tokenizer, load_tokenizer
@@ -63,6 +68,7 @@ class PretrainJob:
     precision: str
 
 
+@exact_fp32()
 def pretrain(recipe: PretrainRecipe, *, overwrite: bool = False, report: Report = print) -> Path:
     """Pretrain what the recipe says and publish the model folder, whole or not at all.
 

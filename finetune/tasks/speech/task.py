@@ -20,7 +20,7 @@ from finetune.core.files import publish_folder, read_json, write_json
 from finetune.core.provenance import collect_provenance, git_state
 from finetune.data.audio import encode_flac
 from finetune.data.recordings import Waves
-from finetune.hardware.precision import bound_primitive_caches
+from finetune.hardware.precision import bound_primitive_caches, exact_fp32
 from finetune.loop.checkpoints import Checkpoint, disk_errors
 from finetune.loop.drive import Watch, drive_to_end
 from finetune.loop.ledger import Ledger
@@ -47,6 +47,7 @@ EVALUATED = ("validation", "test")
 METRICS = "kotune.metrics/1"
 
 
+@exact_fp32()
 def finetune_speech(
     recipe: SpeechRecipe, *, overwrite: bool = False, report: Report = print
 ) -> Path:
