@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from finetune.core.errors import KotuneError
+from finetune.core.exactness import pin_environment
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -22,6 +23,7 @@ def run_app(app: typer.Typer) -> None:
     quiet_libraries()
     sys.stdout.reconfigure(line_buffering=True)  # a log file shows progress as a terminal does
     try:
+        pin_environment(too_late="torch" in sys.modules)
         app()
     except KotuneError as fault:
         errors.print(f"[bold red]error[/] {escape(str(fault))}", soft_wrap=True)

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 
 import psutil
 
+from finetune.core.exactness import EXACT_ENVIRONMENT
 from finetune.core.processes import end_with_parent
 
 Message = dict[str, Any]
@@ -169,6 +170,7 @@ def package_environment() -> dict[str, str]:
     path = os.environ.get("PYTHONPATH")
     return {
         **os.environ,
+        **EXACT_ENVIRONMENT,
         "PYTHONPATH": root + (os.pathsep + path if path else ""),
         "PYTHONIOENCODING": "utf-8",
     }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from finetune.core.errors import RecipeError
+from finetune.core.exactness import pin_environment
 from finetune.core.provenance import cpu_has_bf16
 
 if TYPE_CHECKING:
@@ -15,11 +17,6 @@ if TYPE_CHECKING:
 
 CACHED_PRIMITIVES = 128
 PRODUCTS = ("matmul", "conv", "rnn")
-EXACT_ENVIRONMENT = {
-    "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",
-    "DNNL_DEFAULT_FPMATH_MODE": "STRICT",  # its older name, set in images for arm64 servers
-    "NVIDIA_TF32_OVERRIDE": "0",
-}
 
 
 def choose_device(asked: str) -> str:
@@ -64,6 +61,7 @@ def precision_arguments(precision: str) -> dict[str, bool]:
 @contextlib.contextmanager
 def exact_fp32() -> Iterator[None]:
     """``pin_fp32`` within the block; PyTorch's switches are put back afterwards."""
+    pin_environment(too_late="torch" in sys.modules)
     before = _Switches()
     pin_fp32()
     try:
@@ -76,12 +74,12 @@ def pin_fp32() -> None:
     """Have products of fp32 computed in fp32, whatever the processor or the caller allows.
 
     cuDNN's convolutions take TF32 by default; cuBLAS and oneDNN take TF32 or bf16 where
-    ``torch.set_float32_matmul_precision`` or the environment lets them. Of the environment
-    libraries read at their first use, so that it holds for those not yet used.
+    ``torch.set_float32_matmul_precision`` or the environment lets them. Raises KotuneError where
+    PyTorch has read the environment already.
     """
+    pin_environment(too_late="torch" in sys.modules)
     import torch
 
-    os.environ.update(EXACT_ENVIRONMENT)
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     for switch, _ in _Switches().single:
