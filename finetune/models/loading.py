@@ -34,6 +34,16 @@ DROPOUTS = (
 )
 
 
+# What a base's config.json may say otherwise, and what is trained, stored and served here.
+TRAINED_AS = {
+    "problem_type": "single_label_classification",
+    "return_dict": True,
+    "torchscript": False,
+    "output_hidden_states": False,
+    "output_attentions": False,
+}
+
+
 def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The fast tokenizer of a folder or cached hub id, padding on the right.
 
@@ -47,9 +57,11 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTraine
         )
     except (OSError, ValueError) as fault:
         raise ModelError(
-            "the tokenizer cannot be loaded", received=f"{source}: {_first_line(fault)}"
+            "the tokenizer cannot be loaded", received=f"{source}: {first_line(fault)}"
         ) from fault
     tokenizer.padding_side = "right"
+    if "attention_mask" not in tokenizer.model_input_names:  # checks/parts.py asks the model
+        tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]
     return tokenizer
 
 
@@ -125,7 +137,7 @@ def load_checked(
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
         raise ModelError(
             "the base model cannot be loaded",
-            received=f"{base.source}: {_first_line(fault)}",
+            received=f"{base.source}: {first_line(fault)}",
             allowed=allowed,
         ) from fault
     model.kotune_loaded = compare_checkpoint(model, info, base.source, stored_files(base))
@@ -259,6 +271,7 @@ def _config(
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
         "attn_implementation": attention,
+        **TRAINED_AS,
     }
     if base.location in KLUE and base.random_weights:
         config = RobertaConfig(
@@ -284,7 +297,7 @@ def _config(
         except (OSError, ValueError, KeyError) as fault:
             raise ModelError(
                 "the model's config.json is not understood",
-                received=f"{base.source}: {_first_line(fault)}",
+                received=f"{base.source}: {first_line(fault)}",
             ) from fault
     for name in DROPOUTS:
         if dropout is not None and hasattr(config, name):
@@ -351,5 +364,6 @@ def _local_seed(seed: int) -> Iterator[None]:
         yield
 
 
-def _first_line(fault: BaseException) -> str:
+def first_line(fault: BaseException) -> str:
+    """The first line of what an exception says, at most 200 characters."""
     return (str(fault).splitlines() or [type(fault).__name__])[0][:200]

@@ -8,6 +8,8 @@ what CUDA does differently is told by ``cuda_rules``.
 from __future__ import annotations
 
 import functools
+import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -102,6 +104,39 @@ def _fake_nf4(value: torch.Tensor) -> torch.nn.Parameter:
     parameter = torch.nn.Parameter(packed, requires_grad=False)
     parameter.quant_state = state
     return parameter
+
+
+@contextmanager
+def quiet_fakes() -> Iterator[None]:
+    """PyTorch's log of what failed on fake tensors kept from the reader, who is told by us."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+@contextmanager
+def plain_functions(model: torch.nn.Module) -> Iterator[None]:
+    """Functions that the model's modules compiled with TorchScript (DeBERTa's), as Python again.
+
+    Scripted code runs past fake tensors. ``torch.jit.script`` keeps the original for Dynamo.
+    """
+    places = {
+        (module, name): value
+        for module in {sys.modules[type(one).__module__] for one in model.modules()}
+        for name, value in vars(module).items()
+        if isinstance(value, torch.jit.ScriptFunction)
+    }
+    try:
+        for (module, name), scripted in places.items():
+            setattr(module, name, getattr(scripted, "_torchdynamo_inline", scripted))
+        yield
+    finally:
+        for (module, name), scripted in places.items():
+            setattr(module, name, scripted)
 
 
 @contextmanager

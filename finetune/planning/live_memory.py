@@ -14,6 +14,7 @@ from math import prod
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -63,7 +64,7 @@ class LiveMemory(TorchDispatchMode):
         if func is torch.ops.prim.device.default:
             return args[0].fake_device
         if func is torch.ops.aten._local_scalar_dense.default:
-            return args[0].dtype.is_floating_point and 0.0  # no value: not all, not infinite
+            return _known_value(args[0])
         result = func(*args, **(kwargs or {}))
         if func in self._workspaces:
             self._note_peak(extra=self._workspaces[func](args))
@@ -86,6 +87,16 @@ class LiveMemory(TorchDispatchMode):
         if sum(self.live.values()) + extra > self.peak_bytes:
             self.at_peak = {**self.live, ACTIVATIONS: self.live[ACTIVATIONS] + extra}
             self.small_at_peak = self.small
+
+
+def _known_value(scalar: Any) -> bool | int | float:
+    """A fake scalar's number where it is a constant (Adam's step), else zero: not all, finite."""
+    if getattr(scalar, "constant", None) is not None:
+        with unset_fake_temporarily():
+            return scalar.constant.item()
+    if scalar.dtype.is_floating_point:
+        return 0.0
+    return False if scalar.dtype == torch.bool else 0
 
 
 def _workspaces() -> dict[Any, Callable[[Any], int]]:

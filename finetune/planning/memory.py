@@ -15,19 +15,22 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from finetune.core.errors import KotuneError, ModelError
 from finetune.hardware.frozen_base import hold_base, wants_bf16_base, wants_packed
 from finetune.hardware.host_memory import allocator_bytes
 from finetune.hardware.packed_lora import is_placeholder, pack_lora, unpack_lora
-from finetune.models.loading import autocast_context, load_skeleton
+from finetune.models.loading import autocast_context, first_line, load_skeleton
 from finetune.models.source import BaseModel
 from finetune.planning.fake_model import (
     cuda_rules,
     fill_with_fakes,
+    plain_functions,
+    quiet_fakes,
     replace_linear_layers,
     storages,
 )
 from finetune.planning.live_memory import ACTIVATIONS, GRADIENTS, OPTIMIZER, WEIGHTS, LiveMemory
-from finetune.planning.step import make_batch, make_optimizer, run_step
+from finetune.planning.step import make_batch, make_optimizer, run_step, vocabulary_of
 from finetune.recipes.methods import METHODS
 from finetune.recipes.text import FinetuneRecipe
 from finetune.tasks.text.job import DTYPES, adapt_model, recipe_attention, wants_compact_memory
@@ -83,7 +86,25 @@ class MemoryNeed:
 
 
 def estimate_memory(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -> MemoryNeed:
-    """Run the recipe's step on fake tensors and report what was alive; raises ModelError."""
+    """Run the recipe's step on fake tensors and report what was alive.
+
+    Raises ModelError, also where the architecture computes what fake tensors cannot.
+    """
+    try:
+        with quiet_fakes():
+            return _estimate(recipe, base, shape)
+    except KotuneError:
+        raise
+    except Exception as fault:  # whatever a model's forward makes of tensors without values
+        raise ModelError(
+            "this architecture cannot be planned: its step does not run on tensors without values",
+            received=f"{base.source}: {type(fault).__name__}: {first_line(fault)}",
+            next_step="kotune finetune with training.max_steps=5 training.eval_steps=5 measures a "
+            "short run; run.json then holds its peak",
+        ) from fault
+
+
+def _estimate(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -> MemoryNeed:
     model = build_meta_model(recipe, base, shape)
     parameters = sum(one.numel() for one in model.parameters())
     trained = [name for name, one in model.named_parameters() if one.requires_grad]
@@ -95,7 +116,7 @@ def estimate_memory(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -
     for tensor in storages(model):
         memory.count(tensor, WEIGHTS)
     rules = cuda_rules(shape.precision) if shape.device == "cuda" else nullcontext()
-    with mode, rules:
+    with mode, rules, plain_functions(model):
         _run_training(model, recipe, shape, memory)
         step = dict(memory.at_peak)
         compact = wants_compact_memory(recipe)
@@ -206,4 +227,4 @@ def _run_forward(model: Any, shape: StepShape, memory: LiveMemory, precision: st
 
 
 def _fake_batch(model: Any, rows: int, length: int) -> dict[str, torch.Tensor]:
-    return make_batch(rows, length, model.config.num_labels, model.config.vocab_size)
+    return make_batch(rows, length, model.config.num_labels, vocabulary_of(model))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import psutil
 
-from finetune.core.errors import ModelError
+from finetune.core.errors import KotuneError, ModelError
 from finetune.hardware.precision import choose_device, choose_precision
+from finetune.models.loading import first_line
 from finetune.models.source import KLUE, BaseModel, resolve_base
 from finetune.planning.data import Lengths, count_steps, padded_tokens, read_lengths
 from finetune.planning.fit import Fit, fit_recipe
@@ -187,4 +188,10 @@ def _probe(
         notes.append("no time estimate: a real step would not fit this machine's free memory")
         return None
     report("  ten seconds of real steps")
-    return probe_speed(recipe, base, shape)
+    try:
+        return probe_speed(recipe, base, shape)
+    except (KotuneError, MemoryError):
+        raise
+    except Exception as fault:  # whatever a model's forward raises: the rest of the plan holds
+        notes.append(f"no time estimate: a real step fails ({first_line(fault)})")
+        return None

@@ -12,7 +12,7 @@ from finetune.hardware.frozen_base import hold_frozen
 from finetune.models.loading import load_base
 from finetune.models.source import BaseModel
 from finetune.planning.memory import StepShape
-from finetune.planning.step import make_batch, make_optimizer, run_step
+from finetune.planning.step import make_batch, make_optimizer, run_step, vocabulary_of
 from finetune.recipes.methods import METHODS
 from finetune.recipes.text import FinetuneRecipe
 from finetune.tasks.text.job import DTYPES, adapt_model, recipe_attention, shape_memory
@@ -75,7 +75,7 @@ def _timed_step(
     rows: int,
 ) -> float:
     config = model.config
-    batch = make_batch(rows, shape.length, config.num_labels, config.vocab_size)
+    batch = make_batch(rows, shape.length, config.num_labels, vocabulary_of(model))
     batch = {name: value.to(shape.device) for name, value in batch.items()}
     began = time.perf_counter()
     run_step(

@@ -23,6 +23,11 @@ def make_batch(rows: int, length: int, labels: int, vocabulary: int) -> Batch:
     return {"input_ids": ids, "attention_mask": mask, "labels": torch.randint(0, labels, (rows,))}
 
 
+def vocabulary_of(model: Any) -> int:
+    """Token ids to draw from: rows of the embedding; code points of ASCII where ids are hashed."""
+    return getattr(model.config, "vocab_size", None) or 128
+
+
 def make_optimizer(
     model: torch.nn.Module, training: TrainingSection, device: str
 ) -> torch.optim.Optimizer:
