@@ -41,20 +41,23 @@ class Corpus:
 def load_corpus(data: DataSection, seed: int, prepare: Preparation = DEFAULT) -> Corpus:
     """Read, clean and split what ``data`` names; raises DataError.
 
-    Without a test file, ``test_size`` (a fifth by default) is split off the training rows.
+    Without a test file, ``test_size`` (a fifth by default) is split off the training rows. Of a
+    test file it takes so many rows as ``data.take`` says, which then are all that is predicted.
     ``data.seed`` goes before ``seed``: runs of several seeds then share their rows. Texts stay
     as they were read; which are empty or the same is told of what ``prepare`` makes of them.
     """
     seed = seed if data.seed is None else data.seed
     train_table, test_table, origin = _read_origin(data)
     train, dropped_train = _clean(train_table, data.labels, origin, prepare)
-    train = _take(train, data.rows, data.take, seed)
+    train = _take(train, data.rows, data.take, seed, "rows")
     if test_table is None:
         train, test = _split(train, data.test_size or 0.2, seed, "test_size")
         dropped_test = None
     else:
         test, dropped_test = _clean(test_table, data.labels, origin, prepare)
-        if data.test_size is not None:
+        if isinstance(data.test_size, int):
+            test = _take(test, data.test_size, data.take, seed, "test_size")
+        elif data.test_size is not None:
             _, test = _split(test, data.test_size, seed, "test_size")
     train, validation = _split(train, data.validation_size, seed, "validation_size")
     test = test.assign(seen_in_training=test[PREPARED].isin(set(train[PREPARED])))
@@ -141,12 +144,12 @@ def _clean(
     return frame.astype({"row": "int64", "label": "int64"}).reset_index(drop=True), dropped
 
 
-def _take(frame: pd.DataFrame, rows: int | None, take: str, seed: int) -> pd.DataFrame:
-    if rows is None or rows >= len(frame):
+def _take(frame: pd.DataFrame, rows: int | None, take: str, seed: int, key: str) -> pd.DataFrame:
+    if rows is None or rows == len(frame) or (key == "rows" and rows > len(frame)):
         return frame
-    if take == "first":
+    if take == "first" and rows < len(frame):
         return frame.head(rows)
-    return _split(frame, rows, seed, "rows")[1]
+    return _split(frame, rows, seed, key)[1]
 
 
 def _split(

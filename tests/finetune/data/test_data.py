@@ -106,6 +106,16 @@ def test_first_rows_are_taken_in_order(tmp_path: Path) -> None:
     assert sorted(rows) == list(range(2, 22))
 
 
+def test_the_first_rows_of_a_test_file_are_what_is_predicted(tmp_path: Path) -> None:
+    for name, count in (("train", 40), ("test", 30)):
+        lines = [f"text {row},{row % 2}" for row in range(count)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["document,label", *lines]) + "\n")
+    data = DataSection(path=str(tmp_path), take="first", test_size=7)
+    assert load_corpus(data, seed=1).test["text"].tolist() == [f"text {row}" for row in range(7)]
+    drawn = load_corpus(data.model_copy(update={"take": "random"}), seed=1).test
+    assert len(drawn) == 7 and drawn["text"].tolist() != [f"text {row}" for row in range(7)]
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

@@ -85,6 +85,7 @@ def test_the_lecture_notes_are_reproduced() -> None:
     assert (training.warmup_steps, training.scheduler) == (300, "cosine_with_restarts")
     assert (training.eval_steps, training.epochs, recipe.seed) == (100, 10, 42)
     assert (training.early_stopping_patience, training.early_stopping_threshold) == (3, 0.001)
+    assert (training.best_metric, recipe.data.test_size) == ("loss", 500)
 
 
 def test_every_packaged_recipe_opens_with_its_command_and_is_valid() -> None:
