@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.core.console import console, say, tell
-from finetune.core.errors import DataError
+from finetune.core.errors import DataError, RecipeError
 from finetune.core.preparation import well_formed
 
 if TYPE_CHECKING:
@@ -35,8 +36,12 @@ To = Annotated[
     typer.Option("--to", help="files beside fp32: int8-dynamic,int8-static,int4,openvino-int8 …"),
 ]
 Points = Annotated[
-    float | None,
-    typer.Option(help="find the fastest file that loses at most so many points of accuracy"),
+    str | None,
+    typer.Option(
+        metavar="POINTS",
+        help="find the fastest file that loses at most so many points of accuracy (speech: of "
+        "word error rate), e.g. 0.5; a point is 0.01 in the recipe",
+    ),
 ]
 For = Annotated[str | None, typer.Option("--for", help="what the files are made for: cpu or cuda")]
 Words = Annotated[
@@ -52,6 +57,8 @@ Reference = Annotated[
 ]
 Chunk = Annotated[float | None, typer.Option(help="seconds heard at once in a long file")]
 Stride = Annotated[float | None, typer.Option(help="seconds that chunks overlap on either side")]
+POINT_SUFFIXES = ("points", "point", "pt", "%")
+LEAST_POINTS = 0.05  # bare; below, a share was meant more often than not
 ALIASES = {"int8": "int8-dynamic", "bf16": "openvino-bf16"}
 
 
@@ -80,7 +87,8 @@ def export_command(
     artifact = export_run(
         run,
         output,
-        overrides=[*(overrides or ()), *export_overrides(to, max_accuracy_drop, device)],
+        overrides=[*(overrides or ()), *export_overrides(to, device)],
+        max_loss=None if max_accuracy_drop is None else read_points(max_accuracy_drop),
         report=lambda line: say(escape(line)),
     )
     sizes = ", ".join(
@@ -90,17 +98,47 @@ def export_command(
     say(f"[bold]{escape(str(artifact.folder))}[/]  {sizes}")
 
 
-def export_overrides(to: str | None, points: float | None, device: str | None) -> list[str]:
+def export_overrides(to: str | None, device: str | None) -> list[str]:
     """The options of ``kotune export`` as overrides of the recipe's export section."""
     found = []
     if to is not None:
         names = [name.strip() for name in to.split(",")]
         found.append(f"precisions=[{','.join(ALIASES.get(name, name) for name in names)}]")
-    if points is not None:
-        found += ["search=true", f"max_accuracy_drop={points / 100:g}"]
     if device is not None:
         found.append(f"device={device}")
     return found
+
+
+def read_points(given: str) -> float:
+    """Points as a share: ``0.5``, ``0.5pt`` and ``0.5%`` are 0.005; raises RecipeError.
+
+    A bare number so small that it is rather a share is refused: 0.01 points are one label in ten
+    thousand, 0.01 of the recipe is a point.
+    """
+    number, suffix = given.strip(), ""
+    for one in POINT_SUFFIXES:
+        if number.endswith(one):
+            number, suffix = number.removesuffix(one).strip(), one
+            break
+    try:
+        points = float(number)
+    except ValueError:
+        points = math.nan
+    if not 0 <= points <= 100:
+        raise RecipeError(
+            "--max-accuracy-drop is not a number of points",
+            received=given,
+            allowed="0 to 100 points, such as 0.5 or 0.5pt",
+        )
+    if not suffix and 0 < points < LEAST_POINTS:
+        raise RecipeError(
+            "--max-accuracy-drop is told in points, and this looks like a share",
+            received=f"{given}, which is {points / 100:g} as a share",
+            allowed=f"{LEAST_POINTS:g} points and more, or a unit: {points:g}pt",
+            next_step=f"--max-accuracy-drop {100 * points:g} for that share, or {points:g}pt if "
+            "you mean it",
+        )
+    return points / 100
 
 
 def predict_command(

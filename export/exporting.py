@@ -24,10 +24,18 @@ from export.artifact.folder import (
 from export.artifact.origin import describe_origin, tell_language
 from export.checks.ladder import Kind, Ladder
 from export.graph.files import model_bytes
-from export.precisions import check_precisions, keep_files
+from export.precisions import (
+    Made,
+    asked_files,
+    check_precisions,
+    keep_files,
+    measure_all_stability,
+    search_files,
+)
+from export.quantization.search import Timing
 from export.quantization.workshop import Workshop
 from export.runtime.bundle import write_predict
-from export.tasks.registry import open_task
+from export.tasks.registry import find_task
 from export.tasks.task import Exported, Task
 from finetune.core.errors import RecipeError
 from finetune.core.provenance import collect_provenance
@@ -49,23 +57,28 @@ def export_run(
     target: Path | str | None = None,
     *,
     overrides: Sequence[str] = (),
+    max_loss: float | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Artifact:
     """Merge, export, quantise and check a run; publish ``target`` (artifacts/<run name>).
 
-    ``overrides`` are ``key=value`` of the recipe's export section. Every stage is compared with
-    an earlier one on validation rows; when a limit is crossed, everything made is published as
-    ``<target>.failed`` with status "failed", an artifact already at ``target`` stays untouched,
-    and GateError is raised. Raises KotuneError for wrong input; then nothing is written.
+    ``overrides`` are ``key=value`` of the recipe's export section. With ``max_loss``, a share of
+    accuracy or of word errors, the fastest file that loses no more is searched. Every stage is
+    compared with an earlier one on validation rows; when a limit is crossed, everything made is
+    published as ``<target>.failed`` with status "failed", an artifact already at ``target`` stays
+    untouched, and GateError is raised. Raises KotuneError for wrong input; then nothing is
+    written.
     """
     run = open_run(run_folder)
+    if max_loss is not None:
+        key = find_task(run.task).loss_key
+        overrides = [*overrides, "search=true", f"{key}={max_loss!r}"]
     settings = export_settings(run.recipe, overrides)
     target = Path(target) if target is not None else Path("artifacts") / run.name
     check_target(target)
     check_target(failed_target(target))
-    searching = isinstance(settings, ExportSection) and settings.search
-    check_precisions(() if searching else settings.precisions, settings.device)
-    task = open_task(run, settings)
+    check_precisions(() if settings.search else settings.precisions, settings.device)
+    task = find_task(run.task)(run, settings)
     ladder = Ladder(task.checks, report)
     with building_folder(target) as folder:
         _build(task, settings, ladder, folder)
@@ -107,17 +120,28 @@ def _build(task: Task, settings: Section, ladder: Ladder, folder: Path) -> None:
     fused, parent = _fuse(folder, manifest, ladder.report, exported, climb)
 
     workshop = _open_workshop(task, settings, exported, folder, manifest, fused)
-    made = task.make_files(workshop, ladder)
+    made = _choose_files(task, settings, workshop, ladder)
     keep_files(workshop, made, partial(climb, provider=settings.device), parent)
-    task.measure_stability(workshop, ladder)
+    write_draft(folder, manifest)
+    measure = partial(task.measure_stability, folder, manifest)
+    measure_all_stability(workshop, ladder, measure, task.max_unstable)
     files.pop("fused", None)
     for entry in files.values():
         entry["bytes"] = model_bytes(folder / entry["path"])
     manifest["status"] = "failed" if ladder.failures else "passed"
     manifest["ladder"] = [step.as_dict() for step in ladder.steps]
+    manifest["notes"] = ladder.notes
     write_predict(folder, task.bundle)
     write_card(folder, manifest, task.card)
     write_manifest(folder, manifest)
+
+
+def _choose_files(task: Task, settings: Section, workshop: Workshop, ladder: Ladder) -> list[Made]:
+    """What is made beside fp32: what a search finds where one is asked for, else what is named."""
+    if not settings.search:
+        return asked_files(workshop, settings.precisions, settings.calibration)
+    timing = Timing(task.list_timed(workshop.scratch("timed")), task.call)
+    return search_files(workshop, ladder, timing, settings.precisions, settings.sensitivity_rows)
 
 
 def _climb_file(
@@ -134,7 +158,11 @@ def _climb_file(
     name, kind, before = step
     runtime = task.open_runtime(folder, precision, provider=provider)
     manifest["files"][precision]["checked_in"] = runtime.executed
-    ladder.climb(name, kind, task.answer(runtime, ladder.checks.rows), before)
+    answers = task.answer(runtime, ladder.checks.rows)
+    made_up = [edge.row for edge in ladder.checks.edges]
+    edges = task.answer(runtime, made_up, alone=kind == "quantized")  # none may move another
+    again = partial(task.run_file, folder, precision, provider=provider)
+    ladder.climb(name, kind, answers, before, edges=edges, again=again)
 
 
 def _fuse(

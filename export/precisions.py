@@ -8,22 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from export.checks.ladder import Ladder
-from export.checks.stability import measure_stability
+from export.checks.stability import Stability
 from export.graph.files import external_data_needed, save_graph
 from export.graph.reading import load_graph
 from export.quantization.candidates import (
     FILES,
-    HALF,
     QUANTIZED,
     Candidate,
     build_candidate,
     default_candidate,
+    kind_of,
     refusal,
 )
-from export.quantization.search import Budget, Search
+from export.quantization.search import Search, Timing
 from export.quantization.workshop import Workshop
 from finetune.core.errors import RecipeError
-from finetune.recipes.text import ExportSection
 
 Check = Callable[[str, tuple[str, str, str]], None]
 Made = tuple[Candidate, Path | None, dict[str, Any]]  # None: still to be built
@@ -72,54 +71,55 @@ def keep_files(workshop: Workshop, made: Sequence[Made], check: Check, parent: s
         else:
             _move_model(source, target)
         workshop.manifest["files"][key] = {"path": file, **facts}
-        kind = "quantized" if candidate.precision in (*QUANTIZED, *HALF) else "float"
+        kind = kind_of(candidate.precision)
         fused = candidate.graph == "fused"
         name = key if key.startswith("openvino") else f"onnx-{key}"
         check(key, (name, kind, parent if fused else "onnx-fp32"))
 
 
 def measure_all_stability(
-    workshop: Workshop, settings: ExportSection, ladder: Ladder, seed: int
+    workshop: Workshop,
+    ladder: Ladder,
+    measure: Callable[[str, dict[str, Any]], Stability],
+    limit: float,
 ) -> None:
-    """Measure every quantised CPU file's stability; what crosses the limit fails the ladder."""
-    limit, found = settings.max_unstable_labels, {}
+    """Measure every quantised CPU file's stability; what crosses the limit fails the ladder.
+
+    ``measure`` takes a file's key and entry of the manifest; ``limit`` is a share.
+    """
+    found = {}
     keys = {FILES[precision][0] for precision in QUANTIZED}
     for key, entry in workshop.manifest["files"].items():
-        if key not in keys or settings.device != "cpu":
+        if key not in keys or workshop.device != "cpu":
             continue
-        texts = ladder.checks.rows[: settings.stability_rows]
-        measured = measure_stability(workshop.folder, entry, workshop.manifest, texts, seed=seed)
-        found[key] = measured
-        unstable, rows = measured["unstable_labels"], measured["rows"]
-        ladder.report(
-            f"stability {key}: {unstable} of {rows} labels depend on batch or padding, largest "
-            f"logit difference {measured['largest_logit_difference']:.1e}"
-        )
-        if unstable > limit * rows:
-            told = f"{unstable} of {rows} labels depend on batch or padding, allowed {limit:.1%}"
-            ladder.fail(f"stability-{key}", told)
+        measured = measure(key, entry)
+        found[key] = measured.figures
+        told = f"{measured.unstable} of {measured.of} {measured.what} depend on batch or padding"
+        drift = measured.figures["largest_logit_difference"]
+        ladder.report(f"stability {key}: {told}, largest logit difference {drift:.1e}")
+        if measured.unstable > limit * measured.of:
+            ladder.fail(f"stability-{key}", f"{told}, allowed {limit:.1%}")
     workshop.manifest["stability"] = found
 
 
-def search_files(workshop: Workshop, settings: ExportSection, ladder: Ladder) -> list[Made]:
+def search_files(
+    workshop: Workshop,
+    ladder: Ladder,
+    timing: Timing,
+    precisions: Sequence[str] | None,
+    sensitivity_rows: int,
+) -> list[Made]:
     """Run the search on the ladder's rows and store its table and winner; the files to keep."""
-    search = Search(
-        workshop,
-        ladder.checks.rows,
-        ladder.checks.chosen.labels,
-        ladder.answers("onnx-fp32"),
-        Budget(settings.max_accuracy_drop, settings.sensitivity_rows, settings.timing_rows),
-        ladder.report,
-    )
-    kept = search.run(settings.precisions or ALL)
+    search = Search(workshop, ladder, timing, sensitivity_rows)
+    kept = search.run(precisions or ALL)
     workshop.manifest["search"] = {
-        "device": settings.device,
-        "max_accuracy_drop": settings.max_accuracy_drop,
+        "device": workshop.device,
+        ladder.checks.loss_key: ladder.checks.allowed_loss,
         "rows": len(ladder.checks.rows),
         "instruction_set": workshop.instruction_set.name,
         "tried": search.table(kept),
     }
-    workshop.manifest["preferred"] = {settings.device: FILES[kept[0].candidate.precision][0]}
+    workshop.manifest["preferred"] = {workshop.device: FILES[kept[0].candidate.precision][0]}
     return [
         (trial.candidate, trial.path, trial.facts)
         for trial in kept

@@ -77,7 +77,7 @@ def _introduction(manifest: dict[str, Any], sections: CardSections) -> str:
     text = f"# {manifest['name']}\n\n{sections.introduce(manifest)} Export checks: {verdict}."
     if (manifest.get("license") or UNKNOWN_LICENSE) == UNKNOWN_LICENSE:
         text += (
-            "\n\nThe license is unknown: the base model's card states none. Find it out before "
+            "\n\nThe license is unknown: no card of a base model states one. Find it out before "
             "you publish this, and export again with `license=…`."
         )
     return text

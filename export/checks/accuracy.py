@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
+from export.checks.edges import Edge
 from export.checks.ladder import Kind, Step
 from export.checks.rows import draw_validation
 from finetune.metrics.classification import classification_metrics, f1_interval, paired_difference
+from finetune.metrics.paired import ErrorCounts, PairedLoss, label_loss
 from finetune.run_folder import Run, logits_of
 
 UNPADDED_ROWS = 256  # single rows cost the most time of all checks; padding errors show in few
@@ -16,11 +20,16 @@ UNPADDED_ROWS = 256  # single rows cost the most time of all checks; padding err
 
 @dataclass(frozen=True)
 class CheckRows:
-    """Validation rows to check on: texts, class ids (n,), stored logits (n, labels)."""
+    """Validation rows to check on: texts, class ids (n,), stored logits (n, labels).
+
+    ``further`` texts and their labels are asked where the check rows are too few.
+    """
 
     texts: tuple[str, ...]
     labels: np.ndarray
     stored_logits: np.ndarray
+    further: tuple[str, ...] = ()
+    further_labels: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,6 @@ class AccuracyStep(Step):
     accuracy_interval: tuple[float, float] | None
     f1_macro: float | None
     f1_interval: tuple[float, float] | None = None
-    largest_logit_difference: float | None = None
     mean_logit_difference: float | None = None
     flipped: int | None = None
     flipped_above_margin: int | None = None
@@ -76,45 +84,102 @@ class AccuracyChecks:
 
     chosen: CheckRows
     thresholds: Thresholds
+    edges: Sequence[Edge] = ()
+    loss_of: ClassVar[str] = "accuracy"
+    loss_key: ClassVar[str] = "max_accuracy_drop"
 
     @property
     def rows(self) -> tuple[str, ...]:
         """The texts."""
         return self.chosen.texts
 
+    @property
+    def further(self) -> tuple[str, ...]:
+        """The texts beyond them."""
+        return self.chosen.further
+
+    @property
+    def allowed_loss(self) -> float:
+        """The share of accuracy that a quantised stage may lose."""
+        return self.thresholds.max_accuracy_drop
+
+    @property
+    def max_logit_difference(self) -> float:
+        """Of float stages."""
+        return self.thresholds.max_logit_difference
+
+    @property
+    def flip_margin(self) -> float:
+        """Between the two best logits: a label within it may flip."""
+        return self.thresholds.flip_margin
+
     def measure(
         self,
         name: str,
         kind: Kind,
         answers: np.ndarray,
-        before: AccuracyStep | None,
+        before: str | None,
         earlier: np.ndarray | None,
         first: np.ndarray | None,
     ) -> AccuracyStep:
-        """The figures of one stage, judged."""
-        count, told = len(answers), before and before.name
+        """The figures of one stage, without judging them."""
+        count = len(answers)
         labels = self.chosen.labels[:count]
         earlier = None if earlier is None else earlier[:count]
-        step = compare(name, kind, answers, labels, told, earlier, self.thresholds.flip_margin)
-        step = step if first is None else against_first(step, answers, first, labels)
-        failure = find_failure(step, before and before.accuracy, self.thresholds)
-        return replace(step, failure=failure)
+        step = compare(name, kind, answers, labels, before, earlier, self.flip_margin)
+        return step if first is None else against_first(step, answers, first, labels)
 
-    def limits(self) -> str:
-        """What stages may change, in one clause."""
-        return (
-            f"float stages within {self.thresholds.max_logit_difference:g}, "
-            f"quantised ones within {self.thresholds.max_accuracy_drop:g} of accuracy"
-        )
+    def is_finite(self, answers: np.ndarray) -> bool:
+        """Whether every logit is a finite number."""
+        return bool(np.isfinite(answers).all())
+
+    def find_failure(self, step: AccuracyStep) -> str | None:
+        """Which limit the step crosses, with its figure; None where it crosses none."""
+        return find_failure(step, self.thresholds)
+
+    def count_errors(self, answers: np.ndarray, start: int) -> ErrorCounts:
+        """One unit a row: its label."""
+        labels = np.concatenate([self.chosen.labels, self.chosen.further_labels])
+        wrong = answers.argmax(axis=1) != labels[start : start + len(answers)]
+        return ErrorCounts(wrong.astype(np.int64), np.ones(len(answers), dtype=np.int64))
+
+    def compare_errors(self, counts: ErrorCounts, earlier: ErrorCounts) -> PairedLoss:
+        """Accuracy lost, paired over rows."""
+        return label_loss(counts, earlier)
+
+    def split_logits(self, answers: np.ndarray) -> list[np.ndarray]:
+        """Logits (1, labels) of each row."""
+        return [row[None] for row in answers]
+
+    def tabulate(
+        self, step: AccuracyStep, answers: np.ndarray, reference: np.ndarray
+    ) -> dict[str, Any]:
+        """Accuracy, its difference against the reference, flipped labels."""
+        labels, best = self.chosen.labels, reference.argmax(axis=1)
+        paired = paired_difference(answers.argmax(axis=1) == labels, best == labels)
+        return {
+            "accuracy": step.accuracy,
+            "accuracy_interval": list(step.accuracy_interval),
+            "difference": paired.difference,
+            "difference_interval": list(paired.interval),
+            "mcnemar_p": paired.p_value,
+            "flipped": int((answers.argmax(axis=1) != best).sum()),
+        }
 
 
-def choose_rows(run: Run, count: int) -> CheckRows:
-    """``count`` validation rows, seeded by the recipe, with the logits stored in training."""
-    rows, predictions, chosen = draw_validation(run, count)
+def choose_rows(run: Run, count: int, at_most: int | None = None) -> CheckRows:
+    """``count`` validation rows, seeded by the recipe, with the logits stored in training.
+
+    Of all others so many are kept as further rows that there are ``at_most`` together.
+    """
+    rows, predictions, chosen, further = draw_validation(run, count, at_most or count)
+    texts, labels = rows["text"], rows["label"].to_numpy()
     return CheckRows(
-        texts=tuple(rows["text"].iloc[chosen]),
-        labels=rows["label"].to_numpy()[chosen],
+        texts=tuple(texts.iloc[chosen]),
+        labels=labels[chosen],
         stored_logits=logits_of(predictions)[chosen],
+        further=tuple(texts.iloc[further]),
+        further_labels=labels[further],
     )
 
 
@@ -167,37 +232,22 @@ def against_first(
     return replace(step, gained=paired.gained, lost=paired.lost, mcnemar_p=paired.p_value)
 
 
-def find_failure(
-    step: AccuracyStep, accuracy_before: float | None, thresholds: Thresholds
-) -> str | None:
+def find_failure(step: AccuracyStep, thresholds: Thresholds) -> str | None:
     """Which limit the step crosses, with its figure; None where it crosses none."""
-    if step.accuracy is None:
-        return "logits are not finite numbers"
     if step.before is None or step.kind == "reported":
         return None
+    margin = thresholds.flip_margin
     if step.kind == "quantized":
-        return _find_quantized_failure(step, accuracy_before, thresholds)
+        allowed = thresholds.max_flipped_above_margin
+        if step.flipped_above_margin > allowed * step.rows:
+            return (
+                f"{step.flipped_above_margin} of {step.rows} labels flipped whose margin was "
+                f"above {margin:g}, allowed {allowed:.1%}"
+            )
+        return None
     limit, drift = thresholds.max_logit_difference, step.largest_logit_difference
-    if drift is None or drift > limit:
+    if not drift <= limit:  # no number at all, where the stage before was none
         return f"largest logit difference {drift:.3g}, allowed {limit:g}"
     if step.flipped_above_margin:
-        margin = thresholds.flip_margin
         return f"{step.flipped_above_margin} labels flipped whose margin was above {margin:g}"
-    return None
-
-
-def _find_quantized_failure(
-    step: AccuracyStep, accuracy_before: float | None, thresholds: Thresholds
-) -> str | None:
-    if accuracy_before is None:
-        return None
-    drop = accuracy_before - step.accuracy
-    if drop > thresholds.max_accuracy_drop + 1e-9:  # 0.87 - 0.86 is a little over 0.01
-        return f"loses {drop:.4f} accuracy, allowed {thresholds.max_accuracy_drop:g}"
-    allowed = thresholds.max_flipped_above_margin
-    if step.flipped_above_margin > allowed * step.rows:
-        return (
-            f"{step.flipped_above_margin} of {step.rows} labels flipped whose margin was above "
-            f"{thresholds.flip_margin:g}, allowed {allowed:.1%}"
-        )
     return None

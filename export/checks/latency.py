@@ -1,4 +1,4 @@
-"""How long a file takes, text to label, measured in processes that do nothing else."""
+"""How long a file takes, from a row to its answer, in processes that do nothing else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ WARM_UP_CALLS = 8  # at least, and at least as long as
 WARM_UP_S = 1.0
 LIMIT_S = 60.0  # of one pass: a slow file is told from fewer samples
 ANSWER_WITHIN_S = 3600.0  # opening and warming up; a pass is shorter
-TURN = 50  # texts of one file before the next one's
+TURN = 50  # rows of one file before the next one's
 REWARM_CALLS = 2  # untimed, at least, and at least as long as
 REWARM_S = 0.5  # after waking; in shorter turns a file of few milliseconds took half as long again
 
@@ -34,12 +35,12 @@ class Samples:
 
     @property
     def p50_batch1_ms(self) -> float:
-        """The median call with one text."""
+        """The median call with one row."""
         return statistics.median(self.batch1_ms)
 
     @property
     def p50_batch8_ms(self) -> float:
-        """The median call with eight texts."""
+        """The median call with eight rows."""
         return statistics.median(self.batch8_ms)
 
     def add(self, told: dict[str, list[float]]) -> None:
@@ -49,13 +50,21 @@ class Samples:
 
 
 class TimedFile:
-    """A fresh process with one file opened and warm, that times texts when asked.
+    """A fresh process with one file opened and warm, that times rows when asked.
 
-    Unasked it is asleep. Raises ModelError where it fails, with the process's last line.
+    Rows are texts, or names of files; ``call`` names what takes a list of them in the shipped
+    runtime, ``module:Class.method``. Unasked it is asleep. Raises ModelError where it fails,
+    with the process's last line.
     """
 
     def __init__(
-        self, folder: Path, precision: str, texts: Sequence[str], *, provider: str = "cpu"
+        self,
+        folder: Path,
+        precision: str,
+        rows: Sequence[str],
+        *,
+        call: str,
+        provider: str = "cpu",
     ) -> None:
         self._precision = precision
         self._process = WorkerProcess("export.checks.latency", None, ANSWER_WITHIN_S)
@@ -64,7 +73,8 @@ class TimedFile:
                 "open",
                 folder=str(folder),
                 precision=precision,
-                texts=list(texts),
+                rows=list(rows),
+                call=call,
                 provider=provider,
             )
         except BaseException:
@@ -78,7 +88,7 @@ class TimedFile:
         self.close()
 
     def time(self, start: int, stop: int) -> dict[str, list[float]]:
-        """Milliseconds of the texts from ``start`` to ``stop``, alone and in batches of eight."""
+        """Milliseconds of the rows from ``start`` to ``stop``, alone and in batches of eight."""
         return self._ask("time", start=start, stop=stop)
 
     def close(self) -> None:
@@ -93,11 +103,17 @@ class TimedFile:
 
 
 def measure_latency(
-    folder: Path, precision: str, texts: Sequence[str], samples: Samples, *, provider: str = "cpu"
+    folder: Path,
+    precision: str,
+    rows: Sequence[str],
+    samples: Samples,
+    *,
+    call: str,
+    provider: str = "cpu",
 ) -> None:
     """Add one fresh process's samples of ``precision``; raises ModelError where it fails."""
-    with TimedFile(folder, precision, texts, provider=provider) as file:
-        samples.add(file.time(0, len(texts)))
+    with TimedFile(folder, precision, rows, call=call, provider=provider) as file:
+        samples.add(file.time(0, len(rows)))
         samples.processes += 1
 
 
@@ -108,7 +124,7 @@ def take_turns(
     passes: int,
     seed: Sequence[int],
 ) -> None:
-    """Time ``count`` texts ``passes`` times, all files in turns of a few texts, in random order.
+    """Time ``count`` rows ``passes`` times, all files in turns of a few rows, in random order.
 
     What the machine does meanwhile hits all files alike.
     """
@@ -122,26 +138,27 @@ def take_turns(
 
 
 class _Server:
-    """The process's end: one file, warmed up, and the texts."""
+    """The process's end: one file, warmed up, and the rows."""
 
     def open(self, message: Message) -> Message:
         """Load the file and warm it up."""
-        from export.runtime.classifier import OnnxClassifier
-
-        self.texts = message["texts"]
-        self.classifier = OnnxClassifier(
+        self.rows = message["rows"]
+        module, _, name = message["call"].partition(":")
+        kind, _, method = name.partition(".")
+        runtime = getattr(import_module(module), kind)(
             message["folder"],
             message["precision"],
             provider=message["provider"],
             verify=False,
             allow_failed=True,
         )
+        self.answer = getattr(runtime, method)
         for size in (1, BATCH):
             self._warm_up(self._calls(size), WARM_UP_CALLS, WARM_UP_S)
         return {}
 
     def time(self, message: Message) -> Message:
-        """Milliseconds of single texts and of batches of eight."""
+        """Milliseconds of single rows and of batches of eight."""
         start, stop = message["start"], message["stop"]
         return {
             "batch1_ms": self._time_calls(self._calls(1, start, stop)),
@@ -149,16 +166,16 @@ class _Server:
         }
 
     def _calls(self, size: int, start: int = 0, stop: int | None = None) -> list[list[str]]:
-        stop = len(self.texts) if stop is None else stop
+        stop = len(self.rows) if stop is None else stop
         return [
-            [self.texts[(first + offset) % len(self.texts)] for offset in range(size)]
+            [self.rows[(first + offset) % len(self.rows)] for offset in range(size)]
             for first in range(start, stop, size)
         ]
 
     def _warm_up(self, calls: list[list[str]], least: int, seconds: float) -> None:
         began, done = time.perf_counter(), 0
         while done < least or time.perf_counter() - began < seconds:
-            self.classifier.predict(calls[done % len(calls)])
+            list(self.answer(calls[done % len(calls)]))
             done += 1
             if time.perf_counter() - began > LIMIT_S:
                 break
@@ -169,7 +186,7 @@ class _Server:
         began = time.perf_counter()
         for call in calls:
             start = time.perf_counter_ns()
-            self.classifier.predict(call)
+            list(self.answer(call))
             samples.append(round((time.perf_counter_ns() - start) / 1e6, 4))
             if time.perf_counter() - began > LIMIT_S:
                 break

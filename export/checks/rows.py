@@ -9,10 +9,13 @@ from finetune.core.errors import FolderError
 from finetune.run_folder import Run, read_predictions, read_rows
 
 
-def draw_validation(run: Run, count: int) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
-    """Rows, stored predictions, and the positions of ``count`` of them, seeded by the recipe.
+def draw_validation(
+    run: Run, count: int, at_most: int
+) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray, np.ndarray]:
+    """Rows, stored predictions, positions of ``count`` of them, and of further ones.
 
-    Raises FolderError where rows and predictions are not of the same training.
+    Both are seeded by the recipe; together they are ``at_most``. Raises FolderError where rows
+    and predictions are not of the same training.
     """
     rows, predictions = read_rows(run, "validation"), read_predictions(run, "validation")
     if not len(rows) or not np.array_equal(rows["row"], predictions["row"]):
@@ -20,11 +23,12 @@ def draw_validation(run: Run, count: int) -> tuple[pd.DataFrame, pd.DataFrame, n
             "the run's validation rows and stored predictions do not belong together",
             received=run.folder,
         )
-    chosen = np.arange(len(rows))
-    if count < len(rows):
-        generator = np.random.default_rng(run.recipe.seed)
-        chosen = generator.choice(len(rows), size=count, replace=False)
-    return rows, predictions, chosen
+    if count >= len(rows):
+        return rows, predictions, np.arange(len(rows)), np.arange(0)
+    generator = np.random.default_rng(run.recipe.seed)
+    chosen = generator.choice(len(rows), size=count, replace=False)
+    others = generator.permutation(np.setdiff1d(np.arange(len(rows)), chosen))
+    return rows, predictions, chosen, others[: max(0, at_most - count)]
 
 
 def draw_calibration(rows: int, count: int, seed: int) -> list[int]:

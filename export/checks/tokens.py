@@ -40,7 +40,11 @@ def check_tokens(
     special = " ".join(tokenizer.all_special_tokens)
     long = " ".join(f"{word}{EDGES[3]}" for word in range(max_length))
     texts = [*EDGES, f"앞 {special} 뒤", special, long, f"{special} {long}", long.replace(" ", "")]
-    manifest = {"max_length": max_length, "preparation": preparation.as_dict()}
+    manifest = {
+        "max_length": max_length,
+        "preparation": preparation.as_dict(),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     shipped = TextEncoder(folder, manifest)(texts)
     trained = encode_texts(tokenizer, texts, preparation, max_length=max_length)["input_ids"]
     for text, theirs, ours in zip(texts, trained, shipped, strict=True):

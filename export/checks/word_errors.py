@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
+from export.checks.edges import Edge
 from export.checks.ladder import Kind, Step
 from export.checks.rows import draw_validation
-from finetune.data.audio import read_audio
-from finetune.metrics.word_errors import speech_metrics, wer_difference
+from finetune.data.audio import AudioSource, read_audio
+from finetune.metrics.paired import ErrorCounts, PairedLoss, rate_loss
+from finetune.metrics.word_errors import count_errors, speech_metrics, wer_difference
 from finetune.run_folder import Run
+
+
+class Recordings(Sequence[np.ndarray]):
+    """Encoded recordings as samples at one rate, each read when it is asked for."""
+
+    def __init__(self, audio: Sequence[AudioSource], rate_hz: int) -> None:
+        self._audio, self._rate_hz = audio, rate_hz
+
+    def __len__(self) -> int:
+        return len(self._audio)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return Recordings(self._audio[place], self._rate_hz)
+        return read_audio(self._audio[place], self._rate_hz)
 
 
 @dataclass(frozen=True)
 class CheckRecordings:
-    """Validation recordings at the model's rate, what was said, what training heard."""
+    """Validation recordings at the model's rate, what was said, what training heard.
+
+    ``further`` recordings and their references are asked where the check rows are too few.
+    """
 
     waves: tuple[np.ndarray, ...]
     references: tuple[str, ...]
     stored: tuple[str, ...]
+    further: Sequence[np.ndarray] = ()
+    further_references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -28,6 +52,7 @@ class SpeechThresholds:
 
     max_logit_difference: float
     max_wer_increase: float
+    flip_margin: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,11 +64,6 @@ class Heard:
 
     texts: list[str]
     logits: list[np.ndarray] | None = None
-
-    @property
-    def finite(self) -> bool:
-        """Whether every logit there is is a finite number."""
-        return self.logits is None or all(np.isfinite(one).all() for one in self.logits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +77,6 @@ class SpeechStep(Step):
     wer: float
     wer_interval: tuple[float, float]
     cer: float
-    largest_logit_difference: float | None = None
     mean_logit_difference: float | None = None
     changed: int | None = None
     wer_increase: float | None = None
@@ -79,35 +98,96 @@ class SpeechChecks:
 
     chosen: CheckRecordings
     thresholds: SpeechThresholds
+    edges: Sequence[Edge] = ()
+    loss_of: ClassVar[str] = "word error rate"
+    loss_key: ClassVar[str] = "max_wer_increase"
 
     @property
     def rows(self) -> tuple[np.ndarray, ...]:
         """The recordings."""
         return self.chosen.waves
 
+    @property
+    def further(self) -> Sequence[np.ndarray]:
+        """The recordings beyond them."""
+        return self.chosen.further
+
+    @property
+    def allowed_loss(self) -> float:
+        """The share of word errors that a quantised stage may add."""
+        return self.thresholds.max_wer_increase
+
+    @property
+    def max_logit_difference(self) -> float:
+        """Of float stages."""
+        return self.thresholds.max_logit_difference
+
+    @property
+    def flip_margin(self) -> float:
+        """Between the two best logits of a frame: a label within it may flip."""
+        return self.thresholds.flip_margin
+
     def measure(
         self,
         name: str,
         kind: Kind,
         answers: Heard,
-        before: SpeechStep | None,
+        before: str | None,
         earlier: Heard | None,
         first: Heard | None,
     ) -> SpeechStep:
-        """The figures of one stage, judged."""
+        """The figures of one stage, without judging them."""
         found = speech_metrics(self.chosen.references, answers.texts)
         step = SpeechStep(
             name=name,
             kind=kind,
-            before=before and before.name,
+            before=before,
             rows=found.rows,
             wer=found.wer,
             wer_interval=found.wer_interval,
             cer=found.cer,
         )
-        if earlier is not None:
-            step = self._compare(step, answers, earlier)
-        return replace(step, failure=find_speech_failure(step, answers, self.thresholds))
+        return step if earlier is None else self._compare(step, answers, earlier)
+
+    def is_finite(self, answers: Heard) -> bool:
+        """Whether every logit there is is a finite number."""
+        return all(np.isfinite(one).all() for one in answers.logits or ())
+
+    def find_failure(self, step: SpeechStep) -> str | None:
+        """Which limit a float step crosses, with its figure; None where it crosses none."""
+        if step.before is None or step.kind != "float":
+            return None
+        limit, drift = self.max_logit_difference, step.largest_logit_difference
+        if drift is None:  # against training, whose transcripts alone are stored
+            return f"{step.changed} transcripts are not those of training" if step.changed else None
+        if drift <= limit:
+            return None
+        return f"largest logit difference {drift:.3g}, allowed {limit:g}"
+
+    def count_errors(self, answers: Heard, start: int) -> ErrorCounts:
+        """A unit for each word of the reference."""
+        references = (*self.chosen.references, *self.chosen.further_references)
+        counts = count_errors(references[start : start + len(answers.texts)], answers.texts)
+        return ErrorCounts(counts.word_errors, counts.words)
+
+    def compare_errors(self, counts: ErrorCounts, earlier: ErrorCounts) -> PairedLoss:
+        """Word error rate added, paired over recordings."""
+        return rate_loss(counts, earlier)
+
+    def split_logits(self, answers: Heard) -> list[np.ndarray]:
+        """Logits (frames, labels) of each recording."""
+        return list(answers.logits)
+
+    def tabulate(self, step: SpeechStep, answers: Heard, reference: Heard) -> dict[str, Any]:
+        """Word error rate, its difference against the reference, changed transcripts."""
+        gap = wer_difference(self.chosen.references, answers.texts, reference.texts)
+        return {
+            "wer": step.wer,
+            "wer_interval": list(step.wer_interval),
+            "difference": gap.difference,
+            "difference_interval": list(gap.interval),
+            "changed": gap.changed,
+        }
 
     def _compare(self, step: SpeechStep, answers: Heard, earlier: Heard) -> SpeechStep:
         gap = wer_difference(self.chosen.references, answers.texts, earlier.texts)
@@ -117,7 +197,7 @@ class SpeechChecks:
             wer_increase=gap.difference,
             wer_increase_interval=gap.interval,
         )
-        if earlier.logits is None or answers.logits is None or not answers.finite:
+        if earlier.logits is None or answers.logits is None or not self.is_finite(answers):
             return step
         pairs = zip(answers.logits, earlier.logits, strict=True)
         drifts = [np.abs(now - then) for now, then in pairs]
@@ -127,44 +207,19 @@ class SpeechChecks:
             mean_logit_difference=float(np.concatenate([one.ravel() for one in drifts]).mean()),
         )
 
-    def limits(self) -> str:
-        """What stages may change, in one clause."""
-        return (
-            f"float stages within {self.thresholds.max_logit_difference:g}, "
-            f"quantised ones within {self.thresholds.max_wer_increase:g} of word error rate"
-        )
 
+def choose_recordings(run: Run, count: int, at_most: int | None = None) -> CheckRecordings:
+    """``count`` validation recordings, seeded by the recipe, with training's transcripts.
 
-def find_speech_failure(
-    step: SpeechStep, answers: Heard, thresholds: SpeechThresholds
-) -> str | None:
-    """Which limit the step crosses, with its figure; None where it crosses none."""
-    if not answers.finite:
-        return "logits are not finite numbers"
-    if step.before is None or step.kind == "reported":
-        return None
-    if step.kind == "quantized":
-        if step.wer_increase > thresholds.max_wer_increase + 1e-9:
-            return (
-                f"adds {step.wer_increase:.4f} word error rate, "
-                f"allowed {thresholds.max_wer_increase:g}"
-            )
-        return None
-    drift = step.largest_logit_difference
-    if drift is None:  # against training, whose transcripts alone are stored
-        return f"{step.changed} transcripts are not those of training" if step.changed else None
-    if drift > thresholds.max_logit_difference:
-        return f"largest logit difference {drift:.3g}, allowed {thresholds.max_logit_difference:g}"
-    return None
-
-
-def choose_recordings(run: Run, count: int) -> CheckRecordings:
-    """``count`` validation recordings, seeded by the recipe, with training's transcripts."""
-    rows, predictions, chosen = draw_validation(run, count)
+    Of all others so many are kept as further rows that there are ``at_most`` together.
+    """
+    rows, predictions, chosen, further = draw_validation(run, count, at_most or count)
     chosen = np.sort(chosen)
     rate_hz = run.info["sampling_rate_hz"]
     return CheckRecordings(
-        waves=tuple(read_audio(audio, rate_hz) for audio in rows["audio"].iloc[chosen]),
+        waves=tuple(Recordings(rows["audio"].iloc[chosen].tolist(), rate_hz)),
         references=tuple(rows["text"].iloc[chosen]),
         stored=tuple(predictions["transcript"].iloc[chosen]),
+        further=Recordings(rows["audio"].iloc[further].tolist(), rate_hz),
+        further_references=tuple(rows["text"].iloc[further]),
     )

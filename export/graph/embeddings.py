@@ -39,6 +39,13 @@ def quantize_embeddings(source: Path, target: Path, *, smallest: int = SMALLEST_
     return len(gathers)
 
 
+def count_tables(path: Path, *, smallest: int = SMALLEST_TABLE_BYTES) -> int:
+    """How many embedding tables of a graph are worth being quantised."""
+    graph = load_graph(path, weights=False).graph
+    stored = {weights.name: weights for weights in graph.initializer}
+    return sum(_is_table(node, stored, smallest) for node in graph.node)
+
+
 def _is_table(node: NodeProto, stored: dict, smallest: int) -> bool:
     import onnx
 

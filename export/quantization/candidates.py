@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from export.checks.ladder import Kind
 from export.graph.embeddings import quantize_embeddings
 from export.graph.reading import encoder_layers
 from export.quantization.dynamic import quantize_dynamic
@@ -63,6 +64,11 @@ class Candidate:
         parts += [f"float{len(self.float_layers)}"] if self.float_layers else []
         parts += ["embeddings"] if self.int8_embeddings else []
         return "-".join(parts)
+
+
+def kind_of(precision: str) -> Kind:
+    """What a file's step in the ladder is: may it move logits ("quantized"), or not ("float")."""
+    return "quantized" if precision in (*QUANTIZED, *HALF) else "float"
 
 
 def refusal(precision: str, device: str) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from export.artifact.folder import SCRATCH, write_draft
 from export.graph.feeds import Feed
@@ -14,6 +14,13 @@ from export.graph.reading import load_graph
 from export.quantization.dynamic import InstructionSet, host_instruction_set
 
 TRIAL = "trial"  # the manifest's key of a file that is only being tried
+
+
+class RunFile(Protocol):
+    """The shipped runtime on a folder under construction."""
+
+    def __call__(self, precision: str, rows: Sequence[Any], *, alone: bool = False) -> Any:
+        """Answers of a precision's file; ``alone``: each row in a batch of its own."""
 
 
 @dataclass
@@ -25,7 +32,7 @@ class Workshop:
     head_modules: tuple[str, ...]
     plain: Path
     make_feeds: Callable[[], list[Feed]]
-    run_file: Callable[[str, Sequence[Any]], Any]  # a precision's answers by the shipped runtime
+    run_file: RunFile
     smooth_alpha: float
     device: str
     float_types: tuple[str, ...] = ()  # OpenVINO's operators that NNCF leaves alone
@@ -87,9 +94,10 @@ class Workshop:
     def show(self, path: Path) -> None:
         """Let the runtime see ``path`` as the precision TRIAL of the folder."""
         entry = {"path": path.relative_to(self.folder).as_posix()}
-        write_draft(self.folder, {**self.manifest, "files": {TRIAL: entry}})
+        files = {**self.manifest["files"], TRIAL: entry}
+        write_draft(self.folder, {**self.manifest, "files": files})
 
-    def answer(self, path: Path, rows: Sequence[Any]) -> Any:
-        """Answers of a model file, with the shipped runtime."""
+    def answer(self, path: Path, rows: Sequence[Any], *, alone: bool = False) -> Any:
+        """Answers of a model file, with the shipped runtime; ``alone``: a batch for each row."""
         self.show(path)
-        return self.run_file(TRIAL, rows)
+        return self.run_file(TRIAL, rows, alone=alone)

@@ -28,6 +28,7 @@ class TextEncoder:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as fault:  # tokenizers raises plain Exception
             raise ArtifactError(f"{folder}/tokenizer.json cannot be read: {fault}") from fault
+        self._nothing = [int(manifest["pad_token_id"])]
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = self.preparation.special_tokens == "split"
         self._tokenizer.enable_truncation(
@@ -37,11 +38,15 @@ class TextEncoder:
         )
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, special tokens included; raises TypeError for no string."""
+        """Token ids of each text, special tokens included; raises TypeError for no string.
+
+        A text without a token, where the tokenizer adds none of its own, is one padding token.
+        """
         prepared = self.preparation.many(texts)
         if len(prepared) == 1:
-            return [self._tokenizer.encode(prepared[0]).ids]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prepared)]
+            return [self._tokenizer.encode(prepared[0]).ids or self._nothing]
+        encoded = self._tokenizer.encode_batch_fast(prepared)
+        return [encoding.ids or self._nothing for encoding in encoded]
 
 
 def manifest_preparation(folder: Path, manifest: dict[str, Any]) -> Preparation:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from finetune.recipes.kinds import SPEECH, TEXT
 
 if TYPE_CHECKING:
     from export.tasks.task import Task
-    from finetune.run_folder import Run
 
 TASKS = {
     TEXT: ("export.tasks.text", "TextTask"),
@@ -17,7 +16,7 @@ TASKS = {
 }
 
 
-def open_task(run: Run, settings: Any) -> Task:
-    """The guest for a run's task; ``settings`` is the recipe's export section."""
-    module, name = TASKS[run.task]
-    return getattr(import_module(module), name)(run, settings)
+def find_task(name: str) -> type[Task]:
+    """The guest for a run's task."""
+    module, kind = TASKS[name]
+    return getattr(import_module(module), kind)

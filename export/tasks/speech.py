@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,8 @@ from export.artifact.card_metadata import Figure, base_name
 from export.artifact.card_tables import Column, number, with_interval
 from export.artifact.folder import FP32_FILE
 from export.checks.ladder import Ladder
+from export.checks.speech_edges import make_speech_edges
+from export.checks.stability import Stability, measure_speech_stability
 from export.checks.word_errors import (
     Heard,
     SpeechChecks,
@@ -19,13 +23,22 @@ from export.checks.word_errors import (
     choose_recordings,
 )
 from export.graph.feeds import Feed
+from export.precisions import ALL
 from export.quantization.calibration import CALIBRATED, calibration_recordings, read_feeds
 from export.runtime.bundle import SPEECH as SPEECH_BUNDLE
 from export.tasks.task import Exported, Task
+from finetune.data.audio import encode_flac, stream_audio, to_int16
 from finetune.recipes.kinds import SPEECH
 from finetune.recipes.speech import SpeechExportSection
 from finetune.run_folder import Run
-from finetune.tasks.speech.ctc import Frames, SpeechSettings, decode_ids, run_batch, run_many
+from finetune.tasks.speech.ctc import (
+    Frames,
+    SpeechSettings,
+    cut_chunks,
+    decode_ids,
+    run_batch,
+    run_many,
+)
 
 if TYPE_CHECKING:
     from export.runtime.transcriber import OnnxTranscriber
@@ -55,8 +68,11 @@ class SpeechCard:
     def introduce(self, manifest: dict[str, Any]) -> str:
         """Base model, method, rate, how long recordings are cut."""
         kotune = manifest["provenance"]["kotune"] or ""
-        return f"""A wav2vec2 that transcribes speech by CTC: `{base_name(manifest["base"])}`,
-fine-tuned ({manifest["method"]}) and exported to ONNX by kotune {kotune}. It works at
+        made = f"`{base_name(manifest['base'])}`, fine-tuned ({manifest['method']})"
+        if manifest["base"].get("random_weights"):
+            made = "trained from scratch"
+        return f"""A wav2vec2 that transcribes speech by CTC, {made},
+and exported to ONNX by kotune {kotune}. It works at
 {manifest["sampling_rate_hz"]:,} Hz; recordings over {manifest["chunk_s"]:g} s are cut into chunks
 that overlap by {manifest["stride_s"]:g} s on either side."""
 
@@ -88,7 +104,9 @@ class SpeechTask(Task):
 
     name = SPEECH
     bundle = SPEECH_BUNDLE
+    call = "export.runtime.transcriber:OnnxTranscriber.transcribe_many"
     card = SpeechCard()
+    loss_key = SpeechChecks.loss_key
     vocabulary_file = "vocab.json"
     trained_metrics = ("rows", "wer", "wer_interval", "cer", "cer_interval")
     float_types = CONVOLUTIONS
@@ -98,10 +116,16 @@ class SpeechTask(Task):
         from finetune.tasks.speech.model import run_settings
 
         super().__init__(run, settings)
-        thresholds = SpeechThresholds(settings.max_logit_difference, settings.max_wer_increase)
-        self.checks = SpeechChecks(choose_recordings(run, settings.check_rows), thresholds)
-        self.inference = run_settings(run)
-        calibrated = set(CALIBRATED) & set(settings.precisions or ())
+        thresholds = SpeechThresholds(
+            settings.max_logit_difference, settings.max_wer_increase, settings.flip_margin
+        )
+        rows = choose_recordings(run, settings.check_rows, settings.max_check_rows)
+        chunks = {"chunk_s": settings.chunk_s, "stride_s": settings.stride_s}
+        self.inference = replace(run_settings(run), **chunks)
+        edges = make_speech_edges(rows.waves, self.inference, run.recipe.seed)
+        self.checks = SpeechChecks(rows, thresholds, edges)
+        asked = settings.precisions or (ALL if settings.search else ())
+        calibrated = set(CALIBRATED) & set(asked)
         count = settings.calibration_rows
         self._training = calibration_recordings(run, count) if calibrated else []
 
@@ -110,7 +134,7 @@ class SpeechTask(Task):
         from finetune.tasks.speech.model import load_trained_speech
 
         ladder.climb("training", "reference", Heard(list(self.checks.chosen.stored)))
-        ladder.climb("reloaded", "float", self._hear(load_trained_speech(self.run)), "training")
+        self._climb_torch(ladder, "reloaded", load_trained_speech(self.run), "training")
 
     def export_merged(self, ladder: Ladder, folder: Path) -> Exported:
         """Merge, check, write fp32 ONNX, config.json and the processor."""
@@ -120,7 +144,7 @@ class SpeechTask(Task):
 
         model = load_trained_speech(self.run, merge=True)
         check_finite(model)
-        ladder.climb("merged", "float", self._hear(model), "reloaded")
+        self._climb_torch(ladder, "merged", model, "reloaded")
         model.config._name_or_path = ""
         model.config.save_pretrained(folder)
         _copy_processor(self.run.folder / "model", folder)
@@ -136,18 +160,26 @@ class SpeechTask(Task):
 
         return OnnxTranscriber(folder, precision, provider=provider, verify=False)
 
-    def answer(self, runtime: OnnxTranscriber, rows: Sequence[np.ndarray]) -> Heard:
+    def answer(
+        self,
+        runtime: OnnxTranscriber,
+        rows: Sequence[np.ndarray | bytes],
+        *,
+        alone: bool = True,
+    ) -> Heard:
         """Each recording alone: in dynamic int8 its neighbours would change it."""
-        return self._decode([_alone(wave, runtime) for wave in rows])
+        return self._hear(rows, runtime.settings, runtime.frames)
 
     def climb_fp32(self, ladder: Ladder, folder: Path, name: str, before: str) -> None:
         """In the runtime's batches, then each recording alone, or padded as others would."""
         transcriber = self.open_runtime(folder, "fp32")
         waves = list(self.checks.rows)
-        ladder.climb(name, "float", self._decode(transcriber.logits(waves)), before)
+        again = partial(self.run_file, folder, "fp32")
+        edges = self.answer(transcriber, [edge.row for edge in self.checks.edges])
+        batched = self._decode(transcriber.logits(waves))
+        ladder.climb(name, "float", batched, before, edges=edges, again=again)
         if self.inference.masked:
-            alone = [_alone(wave, transcriber) for wave in waves]
-            ladder.climb(f"{name}-unpadded", "float", self._decode(alone), before)
+            ladder.climb(f"{name}-unpadded", "float", self.answer(transcriber, waves), before)
         else:
             padded = pad_all(waves, self.inference, transcriber.frames)
             ladder.climb(PADDING, "reported", self._decode(padded), name)
@@ -171,14 +203,63 @@ class SpeechTask(Task):
         """Training recordings, one a batch."""
         return read_feeds(self._training, self.inference, manifest["inputs"])
 
-    def _hear(self, model: Any) -> Heard:
+    def list_timed(self, folder: Path) -> list[str]:
+        """The first recordings, as files."""
+        names = []
+        for place, wave in enumerate(self.checks.rows[: self.settings.timing_rows]):
+            path = folder / f"{place}.flac"
+            path.write_bytes(encode_flac(to_int16(wave), self.inference.rate_hz))
+            names.append(str(path))
+        return names
+
+    def measure_stability(
+        self, folder: Path, manifest: dict[str, Any], precision: str, entry: dict[str, Any]
+    ) -> Stability:
+        """Transcripts of recordings alone and in batches."""
+        waves = self.checks.rows[: self.settings.stability_rows]
+        runtime = self.open_runtime(folder, precision)
+        return measure_speech_stability(runtime, waves, seed=self.run.recipe.seed)
+
+    @property
+    def max_unstable(self) -> float:
+        """The share of words that may depend on company."""
+        return self.settings.max_unstable_words
+
+    def _climb_torch(self, ladder: Ladder, name: str, model: Any, before: str) -> None:
         from finetune.tasks.speech.model import TorchFrames
 
-        return self._decode(run_many(list(self.checks.rows), self.inference, TorchFrames(model)))
+        frames = TorchFrames(model)
+        batched = run_many(list(self.checks.rows), self.inference, frames)
+        edges = self._hear([edge.row for edge in self.checks.edges], self.inference, frames)
+        ladder.climb(name, "float", self._decode(batched), before, edges=edges)
+
+    def _hear(
+        self, rows: Sequence[np.ndarray | bytes], settings: SpeechSettings, frames: Frames
+    ) -> Heard:
+        """Each row by itself: samples as a whole, a file in chunks where it is long."""
+        return self._decode(
+            [
+                run_batch([row], settings, frames)[0]
+                if isinstance(row, np.ndarray)
+                else run_chunks(stream_audio(row, settings.rate_hz), settings, frames)
+                for row in rows
+            ]
+        )
 
     def _decode(self, logits: list[np.ndarray]) -> Heard:
         texts = [decode_ids(one.argmax(axis=-1), self.inference) for one in logits]
         return Heard(texts, logits)
+
+
+def run_chunks(
+    blocks: Iterable[np.ndarray], settings: SpeechSettings, frames: Frames
+) -> np.ndarray:
+    """Logits (frames, labels) of one recording of any length, its chunks' frames joined."""
+    parts = [
+        run_batch([chunk.samples], settings, frames)[0][chunk.first : chunk.last]
+        for chunk in cut_chunks(blocks, settings)
+    ]
+    return np.concatenate(parts)
 
 
 def pad_all(waves: list[np.ndarray], settings: SpeechSettings, frames: Frames) -> list[np.ndarray]:
@@ -191,10 +272,6 @@ def pad_all(waves: list[np.ndarray], settings: SpeechSettings, frames: Frames) -
         for row, one in zip(rows, logits, strict=True):
             result[row] = one
     return result
-
-
-def _alone(wave: np.ndarray, transcriber: OnnxTranscriber) -> np.ndarray:
-    return run_batch([wave], transcriber.settings, transcriber.frames)[0]
 
 
 def _copy_processor(source: Path, folder: Path) -> None:

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from export.precisions import Made, asked_files
-
 if TYPE_CHECKING:
     from export.artifact.card import CardSections
     from export.checks.ladder import Checks, Ladder
+    from export.checks.stability import Stability
     from export.graph.feeds import Feed
-    from export.quantization.workshop import Workshop
     from export.runtime.bundle import Bundle
     from finetune.run_folder import Run
 
@@ -42,7 +40,9 @@ class Task(ABC):
 
     name: ClassVar[str]  # of the recipe
     bundle: ClassVar[Bundle]  # the parts of predict.py
+    call: ClassVar[str]  # of the runtime: takes a list of rows as strings; for what is timed
     card: ClassVar[CardSections]
+    loss_key: ClassVar[str]  # of the recipe's export section: what a file may lose
     vocabulary_file: ClassVar[str]  # in the artifact; its hash says what made the inputs
     trained_metrics: ClassVar[tuple[str, ...]]  # of metrics.json, for the manifest and the card
     float_types: ClassVar[tuple[str, ...]] = ()  # OpenVINO's operators that NNCF leaves alone
@@ -69,14 +69,21 @@ class Task(ABC):
         """The shipped runtime on a folder under construction."""
 
     @abstractmethod
-    def answer(self, runtime: Any, rows: Sequence[Any]) -> Any:
-        """Answers of the runtime opened."""
+    def answer(self, runtime: Any, rows: Sequence[Any], *, alone: bool = False) -> Any:
+        """Answers of the runtime opened; ``alone``: each row in a batch of its own."""
 
     def run_file(
-        self, folder: Path, precision: str, rows: Sequence[Any], *, provider: str = "cpu"
+        self,
+        folder: Path,
+        precision: str,
+        rows: Sequence[Any],
+        *,
+        provider: str = "cpu",
+        alone: bool = False,
     ) -> Any:
         """Answers of a file of a folder under construction."""
-        return self.answer(self.open_runtime(folder, precision, provider=provider), rows)
+        runtime = self.open_runtime(folder, precision, provider=provider)
+        return self.answer(runtime, rows, alone=alone)
 
     @abstractmethod
     def climb_fp32(self, ladder: Ladder, folder: Path, name: str, before: str) -> None:
@@ -95,10 +102,17 @@ class Task(ABC):
     def make_feeds(self, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
         """Calibration batches of training rows, none padded."""
 
-    def make_files(self, workshop: Workshop, ladder: Ladder) -> list[Made]:
-        """What to make beside fp32: what was asked for."""
-        return asked_files(workshop, self.settings.precisions, self.settings.calibration)
+    @abstractmethod
+    def list_timed(self, folder: Path) -> list[str]:
+        """Check rows for ``call``, as many as are timed; files are written into ``folder``."""
 
-    def measure_stability(self, workshop: Workshop, ladder: Ladder) -> None:
-        """Measure whether answers depend on their company; the manifest's ``stability``."""
-        workshop.manifest["stability"] = {}
+    @abstractmethod
+    def measure_stability(
+        self, folder: Path, manifest: dict[str, Any], precision: str, entry: dict[str, Any]
+    ) -> Stability:
+        """Whether a file's answers depend on a row's company."""
+
+    @property
+    @abstractmethod
+    def max_unstable(self) -> float:
+        """The share of answers that may."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,10 @@ from export.checks.accuracy import (
     choose_rows,
 )
 from export.checks.ladder import Ladder
+from export.checks.stability import Stability, measure_stability
+from export.checks.text_edges import make_text_edges
 from export.graph.feeds import Feed
-from export.precisions import Made, measure_all_stability, search_files
 from export.quantization.calibration import calibration_feeds
-from export.quantization.workshop import Workshop
 from export.runtime.bundle import TEXT as TEXT_BUNDLE
 from export.tasks.task import Exported, Task
 from finetune.core.errors import ModelError
@@ -116,7 +117,9 @@ class TextTask(Task):
 
     name = TEXT
     bundle = TEXT_BUNDLE
+    call = "export.runtime.classifier:OnnxClassifier.predict"
     card = TextCard()
+    loss_key = AccuracyChecks.loss_key
     vocabulary_file = "tokenizer.json"
     trained_metrics = ("rows", "accuracy", "accuracy_interval", "f1_macro", "f1_binary")
     checks: AccuracyChecks
@@ -131,8 +134,10 @@ class TextTask(Task):
             settings.flip_margin,
             settings.max_flipped_above_margin,
         )
-        self.checks = AccuracyChecks(choose_rows(run, settings.check_rows), thresholds)
         self.tokenizer = check_tokenizer(load_tokenizer(run.folder / "model"))
+        rows = choose_rows(run, settings.check_rows, settings.max_check_rows)
+        edges = make_text_edges(rows.texts, run.max_length, self._count_tokens)
+        self.checks = AccuracyChecks(rows, thresholds, edges)
 
     def climb_trained(self, ladder: Ladder) -> None:
         """Training's stored logits, then the model read back from disk, in fp32."""
@@ -140,8 +145,10 @@ class TextTask(Task):
 
         ladder.climb("training", "reference", self.checks.chosen.stored_logits)
         exact = self.run.info.get("evaluation_precision", "fp32") == "fp32"
-        logits = self._classify(load_trained(self.run))
-        ladder.climb("reloaded", "float" if exact else "reported", logits, "training")
+        model = load_trained(self.run)
+        kind = "float" if exact else "reported"
+        edges = self._classify_edges(model)
+        ladder.climb("reloaded", kind, self._classify(model), "training", edges=edges)
 
     def export_merged(self, ladder: Ladder, folder: Path) -> Exported:
         """Merge, check, write fp32 ONNX, config.json and the tokenizer."""
@@ -153,7 +160,8 @@ class TextTask(Task):
             self.run, self.settings.merge_base, self._classify, self.checks.chosen.labels
         )
         kind = "quantized" if merged.base == "original" else "float"  # NF4's errors are gone
-        ladder.climb("merged", kind, merged.logits, "reloaded")
+        edges = self._classify_edges(merged.model)
+        ladder.climb("merged", kind, merged.logits, "reloaded", edges=edges)
         merged.model.config.save_pretrained(folder)
         graph = export_onnx(merged.model, folder / FP32_FILE, opset=self.settings.opset)
         facts = {"opset": graph.opset, "inputs": list(graph.inputs), "outputs": list(graph.outputs)}
@@ -169,17 +177,24 @@ class TextTask(Task):
 
         return OnnxClassifier(folder, precision, provider=provider, verify=False)
 
-    def answer(self, runtime: OnnxClassifier, rows: Sequence[str]) -> np.ndarray:
+    def answer(
+        self, runtime: OnnxClassifier, rows: Sequence[str], *, alone: bool = False
+    ) -> np.ndarray:
         """Logits (n, labels) of texts."""
+        if alone:
+            return np.concatenate([runtime.logits([text]) for text in rows])
         return runtime.logits(rows)
 
     def climb_fp32(self, ladder: Ladder, folder: Path, name: str, before: str) -> None:
         """In batches, and the first rows once more alone, without padding."""
-        classifier = self.open_runtime(folder, "fp32")
-        texts = self.checks.rows
-        ladder.climb(name, "float", classifier.logits(texts), before)
-        alone = [classifier.logits([text]) for text in texts[:UNPADDED_ROWS]]
-        ladder.climb(f"{name}-unpadded", "float", np.concatenate(alone), before)
+        runtime = self.open_runtime(folder, "fp32")
+        rows, made_up = self.checks.rows, [edge.row for edge in self.checks.edges]
+        answers, edges = self.answer(runtime, rows), self.answer(runtime, made_up)
+        again = partial(self.run_file, folder, "fp32")
+        ladder.climb(name, "float", answers, before, edges=edges, again=again)
+        answers = self.answer(runtime, rows[:UNPADDED_ROWS], alone=True)
+        edges = self.answer(runtime, made_up, alone=True)
+        ladder.climb(f"{name}-unpadded", "float", answers, before, edges=edges)
 
     @property
     def texts(self) -> Sequence[str]:
@@ -200,26 +215,41 @@ class TextTask(Task):
         """Training texts in batches of one length."""
         return calibration_feeds(self.run, self.settings.calibration_rows, folder, manifest)
 
-    def make_files(self, workshop: Workshop, ladder: Ladder) -> list[Made]:
-        """What a search finds, where one is asked for."""
-        if self.settings.search:
-            return search_files(workshop, self.settings, ladder)
-        return super().make_files(workshop, ladder)
+    def list_timed(self, folder: Path) -> list[str]:
+        """The first texts."""
+        return list(self.checks.rows[: self.settings.timing_rows])
 
-    def measure_stability(self, workshop: Workshop, ladder: Ladder) -> None:
-        """Quantised files on rows alone, in batches, padded."""
-        measure_all_stability(workshop, self.settings, ladder, self.run.recipe.seed)
+    def measure_stability(
+        self, folder: Path, manifest: dict[str, Any], precision: str, entry: dict[str, Any]
+    ) -> Stability:
+        """Labels of texts alone, in batches, padded."""
+        texts, seed = self.checks.rows[: self.settings.stability_rows], self.run.recipe.seed
+        return measure_stability(folder, entry, manifest, texts, seed=seed)
 
-    def _classify(self, model: PreTrainedModel) -> np.ndarray:
+    @property
+    def max_unstable(self) -> float:
+        """The share of labels that may depend on company."""
+        return self.settings.max_unstable_labels
+
+    def _classify(self, model: PreTrainedModel, texts: Sequence[str] | None = None) -> np.ndarray:
+        """PyTorch's logits of texts; None: of the check rows."""
         from finetune.models.loading import predict_logits
 
+        texts = self.checks.rows if texts is None else texts
         return predict_logits(
             model,
             self.tokenizer,
-            self.checks.rows,
+            texts,
             preparation=self.run.preparation,
             max_length=self.run.max_length,
         )
+
+    def _classify_edges(self, model: PreTrainedModel) -> np.ndarray:
+        return self._classify(model, [edge.row for edge in self.checks.edges])
+
+    def _count_tokens(self, text: str) -> int:
+        prepared = self.run.preparation.many([text])
+        return len(self.tokenizer(prepared, truncation=False, verbose=False)["input_ids"][0])
 
     def _save_tokenizer(self, folder: Path) -> None:
         """Write the run's tokenizer; clients of the artifact truncate where training did."""

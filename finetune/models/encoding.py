@@ -34,17 +34,24 @@ def encode_texts(
 ) -> Any:
     """transformers' encoding of the prepared texts, at most ``max_length`` tokens each.
 
-    ``options`` go to the tokenizer (padding, return_tensors …). Raises TypeError where a text
-    is no string.
+    A text without a token, where the tokenizer adds none of its own, is one padding token that
+    is seen: no model answers no token. ``options`` go to the tokenizer (padding, return_tensors
+    …). Raises TypeError where a text is no string.
     """
     tokenizer.truncation_side = preparation.truncation_side
-    return tokenizer(
-        preparation.many(texts),
-        truncation=preparation.truncation_strategy,
-        max_length=max_length,
-        return_token_type_ids=False,
-        **options,
-    )
+    how = {"truncation": preparation.truncation_strategy, "max_length": max_length}
+    prepared = preparation.many(texts)
+    if tokenizer.num_special_tokens_to_add():
+        return tokenizer(prepared, return_token_type_ids=False, **how, **options)
+    encoded = tokenizer(prepared, return_token_type_ids=False, **how)
+    for ids, mask in zip(encoded["input_ids"], encoded["attention_mask"], strict=True):
+        if not ids:
+            ids.append(tokenizer.pad_token_id)
+            mask.append(1)
+    if not options.get("padding") and "return_tensors" not in options:
+        return encoded
+    length = {"max_length": max_length} if options.get("padding") == "max_length" else {}
+    return tokenizer.pad(encoded, **{"padding": False, **options}, **length)
 
 
 def keep_preparation(tokenizer: PreTrainedTokenizerBase, preparation: Preparation) -> None:

@@ -146,12 +146,19 @@ class SpeechExportSection(Section):
 
     max_logit_difference: Positive = 1e-2
     max_wer_increase: Annotated[float, Field(ge=0, le=1)] = 0.01  # quantised; 0.01 = 1 point
+    flip_margin: Annotated[float, Field(ge=0)] = 0.1  # of a frame's two best logits
     precisions: Annotated[list[ExportPrecision], Field(min_length=1)] | None = None  # int8-dynamic
     device: Literal["cpu", "cuda"] = "cpu"  # what the files are made for
+    search: bool = False  # the fastest within max_wer_increase, of ``precisions`` (None: of all)
     calibration: Literal["minmax", "entropy", "percentile"] = "percentile"  # static int8
     calibration_rows: Count = 128  # training recordings
     smooth_alpha: Annotated[float, Field(ge=0, lt=1)] = 0.5  # SmoothQuant's; 0: no balancing
+    max_unstable_words: Annotated[float, Field(ge=0, le=1)] = 0.1  # by batch and padding, a share
+    sensitivity_rows: Count = 32
+    stability_rows: Count = 64
+    timing_rows: Count = 24
     check_rows: Count = 500
+    max_check_rows: Count = 5_000  # where fewer cannot tell an increase from the allowed one
     opset: Annotated[int, Field(ge=14)] = 17
     license: str | None = None  # of the model card, a hub identifier; None: the base model's own
     language: str | None = None  # of the model card; None: that of the texts' script, if one

@@ -18,9 +18,14 @@ from export.runtime.classifier import OnnxClassifier
 from finetune.run_folder import open_run
 
 
-def classify(folder: Path, precision: str, texts: Sequence[str]) -> np.ndarray:
+def classify(
+    folder: Path, precision: str, texts: Sequence[str], *, alone: bool = False
+) -> np.ndarray:
     """Logits of texts by the shipped runtime."""
-    return OnnxClassifier(folder, precision, verify=False).logits(texts)
+    classifier = OnnxClassifier(folder, precision, verify=False)
+    if alone:
+        return np.concatenate([classifier.logits([text]) for text in texts])
+    return classifier.logits(texts)
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 
+from export.cli import read_points
 from finetune.models.loading import load_trained
 from finetune.run_folder import open_run
 
@@ -104,6 +106,30 @@ def test_the_fastest_within_a_budget(kotune, make_run, tmp_path):
     key = manifest["preferred"]["cpu"]
     assert set(manifest["files"]) == {"fp32", key}
     assert (tmp_path / "artifact" / manifest["files"][key]["path"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("given", "share"),
+    [("0.5", 0.005), ("1", 0.01), ("0.2pt", 0.002), ("0.01 points", 1e-4), ("2%", 0.02), ("0", 0)],
+)
+def test_a_budget_is_told_in_points(given, share):
+    assert read_points(given) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("0.01", "this looks like a share(.|\n)*--max-accuracy-drop 1 for that share, or 0.01pt"),
+        ("-1", "0 to 100 points"),
+        ("101", "0 to 100 points"),
+        ("nan", "0 to 100 points"),
+        ("half a point", "0 to 100 points"),
+    ],
+)
+def test_what_is_no_number_of_points_is_told(kotune, make_run, given, message):
+    code, _, err = kotune("export", make_run("lora", "roberta"), "--max-accuracy-drop", given)
+    assert code == 2
+    assert re.search(message, err), err
 
 
 def test_predict_with_a_run_and_its_artifact(kotune, make_run, make_artifact):

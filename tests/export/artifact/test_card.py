@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+import shlex
 
 import pytest
 
 from export.artifact.card import MEASURED, render_card
 from export.artifact.card_metadata import check_card
 from export.artifact.card_tables import records_table
-from export.artifact.origin import base_license
-from export.tasks.text import TextCard
+from export.artifact.origin import base_license, tell_language
+from export.tasks.text import TextCard, choose_example
 from finetune.core.errors import FolderError
 
 
@@ -72,6 +75,49 @@ def test_a_base_of_the_hub_its_license_and_data_are_metadata(manifest, read_card
     assert data.base_model == "klue/roberta-large"
     assert data.license == "cc-by-sa-4.0"
     assert data.datasets == ["e9t/nsmc"] and data.eval_results[0].dataset_revision == "4aee"
+
+
+TICKETS = ["My card won't work!", "Where is the refund?\nI wait.", '“Quote" and `tick` $HOME']
+
+
+def test_the_example_is_a_row_of_the_run_and_quoted(manifest, read_card):
+    assert manifest["example"] in read_card(manifest).text
+    example = choose_example(TICKETS[2:])
+    text = read_card({**manifest, "example": example}).text
+    (shell,) = [line for line in text.splitlines() if line.startswith("python predict.py '")]
+    assert shlex.split(shell) == ["python", "predict.py", example]
+    (call,) = re.findall(r"classify\((.+), truncation=True\)", text)
+    assert ast.literal_eval(call) == example
+    assert choose_example(TICKETS) == TICKETS[0]
+    assert choose_example(["\x07\n", " "]) is None
+    assert len(choose_example(["word " * 90])) <= 60
+
+
+def test_a_card_without_a_row_shows_no_one_else_s(manifest, read_card, make_artifact):
+    for example in ({}, {"example": None}):
+        bare = {key: value for key, value in manifest.items() if key != "example"}
+        text = read_card({**bare, **example, "language": None}).text
+        assert "python predict.py TEXT" in text and "영화 정말" not in text
+        assert "language:" not in text.split("---")[1]
+    assert "영화" not in (make_artifact("lora", "roberta") / "predict.py").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("stated", "texts", "language"),
+    [
+        (None, ["배송이 늦어요", "refund please"], "ko"),
+        (None, ["My card won't work"], None),  # many languages are written so
+        (None, ["これは日本語の文章です", "東京"], "ja"),
+        (None, ["พัสดุยังไม่มา"], "th"),
+        (None, ["漢字"], None),
+        (None, [], None),
+        ("en", ["My card won't work"], "en"),
+        ("ko", ["My card won't work"], None),  # the default of recipes of before
+        ("ko", ["배송이 늦어요"], "ko"),
+    ],
+)
+def test_the_language_is_that_of_the_data(stated, texts, language):
+    assert tell_language(stated, texts) == language
 
 
 def test_an_unknown_license_is_said_to_be_unknown(manifest, read_card):

@@ -17,7 +17,9 @@ def texts(make_run):
 def test_float_answers_alone_and_in_company_alike(make_workshop, texts):
     workshop = make_workshop("roberta")
     entry = workshop.manifest["files"]["fp32"]
-    found = measure_stability(workshop.folder, entry, workshop.manifest, texts, seed=1)
+    measured = measure_stability(workshop.folder, entry, workshop.manifest, texts, seed=1)
+    found = measured.figures
+    assert (measured.unstable, measured.of, measured.what) == (0, 40, "labels")
     assert found["rows"] == 40
     assert found["unstable_labels"] == 0
     assert found["largest_logit_difference"] < 1e-4
@@ -33,7 +35,8 @@ def test_float_answers_alone_and_in_company_alike(make_workshop, texts):
 def test_dynamic_int8_depends_on_its_company(make_workshop, texts):
     workshop = make_workshop("roberta")
     entry = workshop.manifest["files"]["int8"]
-    found = measure_stability(workshop.folder, entry, workshop.manifest, texts, seed=1)
+    measured = measure_stability(workshop.folder, entry, workshop.manifest, texts, seed=1)
+    found = measured.figures
     assert found["largest_logit_difference"] > 1e-3
     largest = [way["largest_logit_difference"] for way in found["ways"].values()]
     assert found["largest_logit_difference"] == max(largest)

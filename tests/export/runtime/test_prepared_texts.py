@@ -61,7 +61,8 @@ def test_white_space_and_unicode_form_change_nothing(run, artifact, space) -> No
     for folder, precision in ((artifact, "fp32"), (artifact, "int8"), (run.folder, None)):
         expected = scores(folder, [*texts, *texts], precision)
         assert np.array_equal(scores(folder, others, precision), expected), (folder, precision)
-    raw = TextEncoder(artifact, {"max_length": 32, "preparation": UNPREPARED.as_dict()})
+    manifest = {"max_length": 32, "pad_token_id": 0, "preparation": UNPREPARED.as_dict()}
+    raw = TextEncoder(artifact, manifest)
     assert all(raw([text]) != raw([other]) for text, other in zip(texts, others, strict=False))
 
 
