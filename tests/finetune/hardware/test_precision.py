@@ -145,7 +145,10 @@ def prepared(base: Path, reviews: Path, method: str, precision: str):
         }
     )
     job = dataclasses.replace(prepare_job(recipe), precision="bf16")
-    return job, tokenize_rows(job.corpus.train, job.tokenizer, 32, "dynamic")
+    rows = tokenize_rows(
+        job.corpus.train, job.tokenizer, 32, "dynamic", preparation=job.preparation
+    )
+    return job, rows
 
 
 def test_auto_falls_back_to_fp32_where_bf16_fails(deberta, reviews) -> None:
