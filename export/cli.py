@@ -13,7 +13,6 @@ import typer
 
 from finetune.core.console import console, say, tell
 from finetune.core.errors import DataError, RecipeError
-from finetune.core.preparation import well_formed
 
 if TYPE_CHECKING:
     from export.predict import Prediction
@@ -27,7 +26,11 @@ Output = Annotated[
 Texts = Annotated[
     list[str] | None, typer.Argument(help="texts; without any, --file or standard input")
 ]
-TextFile = Annotated[Path | None, typer.Option("--file", help="UTF-8 text, one a line")]
+TextFile = Annotated[
+    Path | None,
+    typer.Option("--file", help="UTF-8 text, one a line; or a table: .csv, .tsv, .jsonl, .parquet"),
+]
+Column = Annotated[str | None, typer.Option(help="the table's column of texts; default document")]
 Precision = Annotated[
     str | None, typer.Option(help="fp32 or int8 of an artifact; default int8 on a CPU")
 ]
@@ -145,13 +148,14 @@ def predict_command(
     folder: Path,
     texts: Texts = None,
     file: TextFile = None,
+    column: Column = None,
     precision: Precision = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
     """Label texts with a run or an artifact: label and score, in input order."""
     from export.predict import predict_texts
 
-    predictions = predict_texts(folder, read_texts(texts, file), precision=precision)
+    predictions = predict_texts(folder, read_texts(texts, file, column), precision=precision)
     if as_json:
         for prediction in predictions:
             typer.echo(json.dumps(prediction.as_dict(), ensure_ascii=False))
@@ -159,7 +163,8 @@ def predict_command(
         _print_table(predictions)
     else:
         for prediction in predictions:
-            typer.echo(f"{prediction.label}\t{prediction.score:.4f}\t{prediction.text}")
+            text = " ".join(prediction.text.splitlines())  # one line an answer
+            typer.echo(f"{prediction.label}\t{prediction.score:.4f}\t{text}")
 
 
 def transcribe_command(
@@ -231,34 +236,20 @@ def push_command(
         tell("nothing was sent; --yes uploads")
 
 
-def read_texts(texts: Sequence[str] | None, file: Path | None) -> list[str]:
-    """Texts from arguments, a file or standard input, one a line; raises DataError."""
-    if texts and file is not None:
+def read_texts(texts: Sequence[str] | None, file: Path | None, column: str | None) -> list[str]:
+    """Texts from arguments, a file or standard input; raises DataError."""
+    from finetune.data.input_texts import given_texts, read_input_texts
+
+    if texts and (file is not None or column is not None):
         raise DataError("texts come from arguments or from --file, not both", received=file)
     if texts:
-        return [well_formed(text) for text in texts]  # bytes that are no UTF-8 arrive as surrogates
+        return given_texts(list(texts))
     if file is None and sys.stdin.isatty():
         raise DataError("no text", next_step='kotune predict FOLDER "TEXT", or --file FILE')
-    try:
-        content = sys.stdin.buffer.read() if file is None else file.read_bytes()
-        lines = split_lines(content.decode("utf-8-sig"))
-    except OSError as fault:
-        raise DataError("the file cannot be read", received=f"{file}: {fault.strerror}") from fault
-    except UnicodeDecodeError as fault:
-        raise DataError(
-            "the text is not UTF-8",
-            received=f"{file or 'standard input'}, byte {fault.start}",
-            next_step="iconv -f CP949 -t UTF-8 FILE",
-        ) from fault
-    if not lines:
-        raise DataError("no text", received=file or "standard input")
-    return lines
-
-
-def split_lines(content: str) -> list[str]:
-    """Lines ended by LF, CRLF or CR only; ``str.splitlines`` also cuts at U+2028 and the like."""
-    lines = content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+    found, notes = read_input_texts(file, column)
+    for note in notes:
+        typer.echo(note, err=True)
+    return found
 
 
 def split_words(words: list[str]) -> tuple[str, list[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from finetune.core.errors import DataError, FolderError, ModelError
 from finetune.data.audio import AudioError, AudioSource, describe_audio
+from finetune.data.input_texts import read_input_texts
 from finetune.data.recording_tables import (
     check_columns,
     is_table,
@@ -146,7 +147,7 @@ def _check_files(paths: Sequence[str]) -> None:
 
 def _references(given: str, files: int) -> list[str]:
     path = Path(given)
-    lines = path.read_text("utf-8").splitlines() if path.is_file() else [given]
+    lines = read_input_texts(path, None)[0] if path.is_file() else [given]
     if len(lines) != files:
         raise DataError(
             "the references do not match the files",

@@ -50,6 +50,7 @@ TEXT = Bundle(
         "export/runtime/manifest",
         "export/runtime/arithmetic",
         "finetune/core/preparation",
+        "finetune/core/lines",
         "export/runtime/texts",
         "finetune/core/cpu_flags",
         "export/runtime/processor",

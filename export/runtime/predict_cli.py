@@ -11,28 +11,25 @@ from itertools import tee
 from export.runtime.classifier import OnnxClassifier, softmax
 from export.runtime.manifest import ArtifactError
 from export.runtime.options import model_options, model_parser
+from finetune.core.lines import TextFault, read_lines
 from finetune.core.preparation import well_formed
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Label texts from the arguments or from standard input; 0 done, 2 wrong input."""
     options = parse_arguments(arguments)
-    sys.stdin.reconfigure(encoding="utf-8", newline=None)  # lines end with LF, CRLF or CR
     sys.stdout.reconfigure(encoding="utf-8")
     if not options.texts and sys.stdin.isatty():
         print('no text; try: python predict.py "TEXT", or FILE on stdin', file=sys.stderr)
         return 2
-    lines = (line.rstrip("\n").removeprefix("\ufeff") for line in sys.stdin)
+    lines = read_lines(sys.stdin.buffer)
     texts = map(well_formed, options.texts) if options.texts else lines
     try:
         classifier = OnnxClassifier(**model_options(options))
         for line in label_lines(classifier, texts, as_json=options.json):
             print(line, flush=sys.stdout.isatty())
-    except ArtifactError as fault:
+    except (ArtifactError, TextFault) as fault:
         print(f"error: {fault}", file=sys.stderr)
-        return 2
-    except UnicodeDecodeError as fault:
-        print(f"error: the text is not UTF-8 (byte {fault.start})", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader has seen enough
         sys.stderr.close()

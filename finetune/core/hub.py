@@ -7,12 +7,8 @@ before it is known that there is none.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
-from finetune.core.errors import DataError, ModelError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from finetune.core.errors import ModelError
 
 PATIENCE_S = 5.0
 
@@ -59,42 +55,3 @@ def resolve_hub_model(repo_id: str, revision: str | None, key: str) -> tuple[str
         allowed="a folder, or a cached or reachable hub id",
         next_step=f"{key}=FOLDER with the downloaded model",
     )
-
-
-def read_hub_dataset(
-    repo_id: str, text_column: str, label_column: str
-) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Training and test table of a hub dataset; raises DataError."""
-    from finetune.data.tables import as_rows
-
-    if not hub_answers():
-        raise DataError(
-            f"{repo_id} is not a local path, and the hub does not answer",
-            received=f"data.path={repo_id}",
-            next_step="data.path=FILE_OR_FOLDER, or data.source=sample",
-        )
-    from datasets import load_dataset
-
-    try:
-        found = load_dataset(repo_id)
-    except Exception as fault:  # datasets raises many kinds; all mean the same to the reader
-        raise DataError(
-            f"the hub dataset could not be read ({type(fault).__name__})", received=repo_id
-        ) from fault
-    if "train" not in found:
-        raise DataError("the dataset has no train split", received=", ".join(found))
-    tables = []
-    for split in ("train", "test"):
-        if split not in found:
-            tables.append(None)
-            continue
-        frame = found[split].to_pandas()
-        missing = [name for name in (text_column, label_column) if name not in frame.columns]
-        if missing:
-            raise DataError(
-                f"{repo_id} has no column {' and '.join(missing)}",
-                received=f"columns {', '.join(frame.columns)}",
-                next_step="data.text_column=… data.label_column=…",
-            )
-        tables.append(as_rows(frame, text_column, label_column, 1))
-    return tables[0], tables[1]

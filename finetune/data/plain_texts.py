@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from finetune.core.errors import DataError
+from finetune.core.lines import TextFault, read_lines
 from finetune.recipes.files import expand_path
 from finetune.recipes.text import PretrainCorpus
 
@@ -71,11 +72,10 @@ def read_texts(path: Path, text_column: str | None, named: str) -> list[str]:
     from finetune.data.tables import read_table
 
     try:
-        return read_table(path, text_column, text_column)["text"].tolist()
+        return read_table(path, text_column, None).frame["text"].tolist()
     except DataError as fault:
-        what = fault.what.replace(f"{text_column} and {text_column}", text_column)
         raise DataError(
-            f"corpus.path: {what}",
+            f"corpus.path: {fault.what}",
             received=fault.received,
             allowed=fault.allowed,
             next_step="corpus.text_column=…, or corpus.text_column=null for one text a line",
@@ -84,9 +84,7 @@ def read_texts(path: Path, text_column: str | None, named: str) -> list[str]:
 
 def _read_lines(path: Path, named: str) -> list[str]:
     try:
-        with path.open(encoding="utf-8-sig", newline="\n") as stream:
-            return [line.rstrip("\n").removesuffix("\r") for line in stream]
-    except UnicodeDecodeError as fault:
-        raise DataError(
-            "corpus.path is not UTF-8 text", received=f"{named}: byte {fault.start}"
-        ) from fault
+        with path.open("rb") as stream:
+            return list(read_lines(stream))
+    except TextFault as fault:
+        raise DataError("corpus.path is no plain text", received=f"{named}: {fault}") from fault

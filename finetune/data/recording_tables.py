@@ -10,8 +10,12 @@ import pandas as pd
 from finetune.core.errors import DataError
 from finetune.core.hub import hub_answers
 from finetune.data.audio import AudioError, describe_audio
+from finetune.data.records import plain_name
+from finetune.data.table_files import read_records
+from finetune.data.tables import is_missing
 
 METADATA = "metadata.csv"
+NOTES = "notes"  # of a frame's attributes: how its file was read
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".au")
 SPLITS = {"train": "train", "test": "test"}
 
@@ -32,18 +36,27 @@ def read_recordings(path: Path, audio_column: str) -> pd.DataFrame:
             return _list_folder(path)
         path = path / METADATA
         audio_column = "file_name"
-    try:
-        separator = "\t" if path.suffix.lower() == ".tsv" else ","
-        frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as fault:
-        raise DataError(f"{path} is not a readable table", received=str(fault)[:200]) from fault
-    check_columns(frame, [audio_column], path, "data.audio_column=…")
-    frame = frame.assign(
-        row=range(2, len(frame) + 2),
-        file=frame[audio_column],
-        audio=[str(path.parent / name) for name in frame[audio_column]],
-    )
-    return frame.astype({"audio": object})
+    key = (audio_column, lambda value, known: Path(value).suffix.lower() in SUFFIXES)
+    records = read_records(path, [audio_column], key=key, every=True, fix="data.audio_column=…")
+    names = records.columns[plain_name(audio_column)]
+    whole = list(zip(*records.columns.values(), strict=True))
+    kept = [at for at, values in enumerate(whole) if any(one is not None for one in values)]
+    for index in kept:
+        if not isinstance(names[index], str) or not names[index].strip():
+            raise DataError(
+                f"{path}: {records.place(index)} names no file in {audio_column}",
+                received=names[index],
+            )
+    columns = {
+        name: pd.Series(["" if is_missing(values[at]) else values[at] for at in kept], dtype=object)
+        for name, values in records.columns.items()
+    }
+    files = [names[at] for at in kept]
+    frame = pd.DataFrame(columns).assign(row=[records.rows[at] for at in kept], file=files)
+    audio = pd.Series([str(path.parent / name) for name in files], dtype=object)
+    frame = frame.assign(audio=audio)
+    frame.attrs[NOTES] = records.notes
+    return frame
 
 
 def read_hub_recordings(

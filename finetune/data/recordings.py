@@ -15,6 +15,7 @@ from finetune.core.errors import DataError
 from finetune.data.audio import AudioError, read_audio, to_int16
 from finetune.data.recording_tables import (
     METADATA,
+    NOTES,
     SPLITS,
     check_columns,
     measure_recordings,
@@ -56,6 +57,7 @@ def load_speech_corpus(data: SpeechDataSection, seed: int) -> SpeechCorpus:
     Without a test split, ``test_size`` (a fifth by default) is split off the training rows.
     """
     tables = _read_tables(data)
+    notes = [note for frame in tables.values() for note in frame.attrs.get(NOTES, ())]
     dropped: dict[str, Any] = {}
     for name, frame in tables.items():
         tables[name], dropped[name] = _clean(frame, data, name)
@@ -68,7 +70,7 @@ def load_speech_corpus(data: SpeechDataSection, seed: int) -> SpeechCorpus:
         train, test = _split(train, data.test_size or 0.2, seed, "test_size")
     train, validation = _split(train, data.validation_size, seed, "validation_size")
     splits = {"train": train, "validation": validation, "test": test}
-    return SpeechCorpus(**splits, summary=_summarise(splits, data, dropped))
+    return SpeechCorpus(**splits, summary={**_summarise(splits, data, dropped), "notes": notes})
 
 
 def clean_transcript(text: object, case: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ import pandas as pd
 
 from finetune.core.errors import DataError
 from finetune.core.preparation import DEFAULT, Preparation
-from finetune.data.tables import SUFFIXES, read_table
+from finetune.data.records import plain_name
+from finetune.data.tables import SUFFIXES, Table, canonical_label, read_table
 from finetune.recipes.files import expand_path
 from finetune.recipes.text import DataSection
 
@@ -48,13 +50,14 @@ def load_corpus(data: DataSection, seed: int, prepare: Preparation = DEFAULT) ->
     """
     seed = seed if data.seed is None else data.seed
     train_table, test_table, origin = _read_origin(data)
-    train, dropped_train = _clean(train_table, data.labels, origin, prepare)
+    notes = [*train_table.notes, *(test_table.notes if test_table else ())]
+    train, dropped_train = _clean(train_table.frame, data.labels, origin, prepare, notes)
     train = _take(train, data.rows, data.take, seed, "rows")
     if test_table is None:
         train, test = _split(train, data.test_size or 0.2, seed, "test_size")
         dropped_test = None
     else:
-        test, dropped_test = _clean(test_table, data.labels, origin, prepare)
+        test, dropped_test = _clean(test_table.frame, data.labels, origin, prepare, notes)
         if isinstance(data.test_size, int):
             test = _take(test, data.test_size, data.take, seed, "test_size")
         elif data.test_size is not None:
@@ -63,12 +66,13 @@ def load_corpus(data: DataSection, seed: int, prepare: Preparation = DEFAULT) ->
     test = test.assign(seen_in_training=test[PREPARED].isin(set(train[PREPARED])))
     splits = {"train": train, "validation": validation, "test": test}
     summary = _summarise(splits, data, origin, dropped_train, dropped_test)
+    summary["notes"] = notes
     return Corpus(
         *(frame.drop(columns=PREPARED) for frame in (train, validation, test)), summary=summary
     )
 
 
-def _read_origin(data: DataSection) -> tuple[pd.DataFrame, pd.DataFrame | None, str]:
+def _read_origin(data: DataSection) -> tuple[Table, Table | None, str]:
     """Training table, test table or None, and a name for messages and reports."""
     columns = (data.text_column, data.label_column)
     if data.source == "nsmc":
@@ -89,7 +93,7 @@ def _read_origin(data: DataSection) -> tuple[pd.DataFrame, pd.DataFrame | None, 
     elif path.suffix in SUFFIXES or data.path.count("/") != 1 or data.path.startswith((".", "~")):
         raise DataError("data.path does not exist", received=data.path)
     else:
-        from finetune.core.hub import read_hub_dataset
+        from finetune.data.hub_tables import read_hub_dataset
 
         return *read_hub_dataset(data.path, *columns), data.path
     train_table = read_table(train_file, *columns)
@@ -106,42 +110,70 @@ def _files_of(folder: Path, data: DataSection) -> tuple[Path, Path | None]:
     raise DataError(
         "no data in the folder",
         received=data.path,
-        allowed="ratings_train.txt and ratings_test.txt, or train.{txt,tsv,csv,jsonl,parquet}",
+        allowed=f"ratings_train.txt and ratings_test.txt, or train{', train'.join(SUFFIXES)}",
     )
 
 
 def _clean(
-    table: pd.DataFrame, labels: dict[str, str], origin: str, prepare: Preparation
+    table: pd.DataFrame,
+    labels: dict[str, str],
+    origin: str,
+    prepare: Preparation,
+    notes: list[str],
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Rows with a text and a known label, as class ids, and what was dropped.
 
     The column PREPARED holds what the model would read of each text.
     """
-    ids = {raw: index for index, raw in enumerate(labels)}
     table = table.assign(**{PREPARED: prepare.many(table["text"])})
+    ids = _class_ids(table["raw_label"], labels, origin, notes)
     empty = pd.Series([not text.strip() for text in table[PREPARED]], table.index, dtype=bool)
-    foreign = ~table["raw_label"].isin(set(ids)) & ~empty
+    foreign = ids.isna() & ~empty
     bad = empty | foreign
-    listed = [
-        {
-            "row": int(row["row"]),
-            "why": "no text" if not row[PREPARED].strip() else f"label {row.raw_label!r}",
-        }
-        for _, row in table[bad].head(LISTED).iterrows()
-    ]
+    listed = [_why(row, no_text=empty[at]) for at, row in table[bad].head(LISTED).iterrows()]
     dropped = {"no_text": int(empty.sum()), "unknown_label": int(foreign.sum()), "first": listed}
     if bad.mean() > UNEXPECTED_SHARE or len(table) == 0:
         raise DataError(
             f"{origin} is not the expected table: {int(bad.sum())} of {len(table)} rows have no "
             "text or an unknown label",
-            received="; ".join(f"line {one['row']}: {one['why']}" for one in listed),
-            allowed=f"labels {', '.join(ids)}",
+            received="; ".join(f"{place_of(one)}: {one['why']}" for one in listed),
+            allowed=f"labels {', '.join(labels)}",
             next_step="data.text_column, data.label_column, data.labels",
         )
     kept = table[~bad]
-    frame = kept[["row", "text", PREPARED]].assign(label=kept["raw_label"].map(ids))
+    frame = kept[["row", "text", PREPARED]].assign(label=ids[~bad])
     frame = frame[["row", "text", "label", PREPARED]]
     return frame.astype({"row": "int64", "label": "int64"}).reset_index(drop=True), dropped
+
+
+def _class_ids(
+    raw_labels: pd.Series, labels: dict[str, str], origin: str, notes: list[str]
+) -> pd.Series:
+    """The class id of each label as written, else of another spelling of it (1.0, true); NA."""
+    exact = {plain_name(raw): index for index, raw in enumerate(labels)}
+    spelt = Counter(map(canonical_label, exact))
+    others = {canonical_label(raw): index for raw, index in exact.items()}
+    others = {raw: index for raw, index in others.items() if spelt[raw] == 1}
+    ids = raw_labels.map(exact)
+    canonical = raw_labels.map(canonical_label, na_action="ignore").map(others)
+    respelt = ids.isna() & canonical.notna()
+    if respelt.any():
+        found = ", ".join(sorted(set(raw_labels[respelt]))[:LISTED])
+        notes.append(f"{origin}: {int(respelt.sum())} labels are spelt {found}")
+    return ids.fillna(canonical)
+
+
+def _why(row: pd.Series, *, no_text: bool) -> dict[str, Any]:
+    """A dropped row's number, its line where that is another, and the reason."""
+    label = "no label" if row["raw_label"] is None else f"label {row['raw_label']!r}"
+    line = {"line": int(row["line"])} if row["line"] != row["row"] else {}
+    return {"row": int(row["row"]), **line, "why": "no text" if no_text else label}
+
+
+def place_of(dropped: dict[str, Any]) -> str:
+    """``row 5``, or ``row 5 (line 9)``."""
+    line = f" (line {dropped['line']})" if "line" in dropped else ""
+    return f"row {dropped['row']}{line}"
 
 
 def _take(frame: pd.DataFrame, rows: int | None, take: str, seed: int, key: str) -> pd.DataFrame:

@@ -157,6 +157,30 @@ def test_predict_from_file_and_standard_input_as_json(kotune, make_artifact, tmp
     assert answers[0]["score"] == max(answers[0]["scores"].values())
 
 
+def test_a_table_is_predicted_by_the_reader_of_training(kotune, make_artifact, tmp_path):
+    folder = make_artifact("lora", "roberta")
+    (tmp_path / "x.csv").write_text(f'document,label\n"{TEXTS[0]}\n끝",1\n,0\n{TEXTS[1]},0\n')
+    code, out, err = kotune("predict", folder, "--file", tmp_path / "x.csv", "--json")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [one["text"] for one in answers] == [f"{TEXTS[0]}\n끝", "", TEXTS[1]]
+    assert (code, "1 of 3 rows have no text" in err) == (0, True)
+    _, out, _ = kotune("predict", folder, "--file", tmp_path / "x.csv", "--column", "document")
+    assert len(out.splitlines()) == 3
+    (tmp_path / "x.jsonl").write_text(json.dumps({"review": TEXTS[0]}) + "\n")
+    code, _, err = kotune("predict", folder, "--file", tmp_path / "x.jsonl")
+    assert (code, "--column NAME" in err, "columns review" in err) == (2, True, True)
+    code, out, _ = kotune("predict", folder, "--file", tmp_path / "x.jsonl", "--column", "review")
+    assert (code, len(out.splitlines())) == (0, 1)
+    (tmp_path / "ratings.txt").write_text(f"id\tdocument\tlabel\n1\t{TEXTS[0]}\t1\n")
+    code, _, err = kotune("predict", folder, "--file", tmp_path / "ratings.txt")
+    assert (code, "a table, not one text a line" in err) == (2, True)
+
+
+def test_bytes_that_are_no_text_are_u_fffd(kotune, make_artifact):
+    code, out, _ = kotune("predict", make_artifact("lora", "roberta"), "\udcff 최고", "--json")
+    assert (code, json.loads(out)["text"]) == (0, "\ufffd 최고")
+
+
 def test_verify_names_the_changed_file(kotune, make_artifact, tmp_path):
     folder = shutil.copytree(make_artifact("lora", "roberta"), tmp_path / "copy")
     with (folder / "tokenizer.json").open("ab") as stream:
@@ -207,7 +231,7 @@ def test_wrong_input_is_exit_code_2(kotune, make_run, make_artifact, arguments, 
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("영화".encode("cp949"), "not UTF-8"), (b"", "no text")]
+    ("content", "message"), [("영화".encode("cp949"), "iconv -f CP949"), (b"", "no text")]
 )
 def test_unreadable_input_is_told(kotune, make_artifact, content, message):
     code, _, err = kotune("predict", make_artifact("lora", "roberta"), stdin=content)

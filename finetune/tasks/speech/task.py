@@ -255,9 +255,11 @@ def _report_data(job: SpeechJob, report: Report) -> None:
         for name, part in summary["splits"].items()
     )
     report(f"data {summary['origin']}: {rows}, fingerprint {summary['fingerprint'][:12]}")
+    for note in summary.get("notes", ()):
+        report(f"  {note}")
     for name, dropped in summary["dropped"].items():
         if any(dropped[key] for key in ("no_text", "too_long", "unreadable")):
-            first = "; ".join(f"line {one['row']}: {one['why']}" for one in dropped["first"])
+            first = "; ".join(f"row {one['row']}: {one['why']}" for one in dropped["first"])
             report(
                 f"  dropped from {name}: {dropped['no_text']} without text, {dropped['too_long']} "
                 f"too long, {dropped['unreadable']} unreadable ({first or '–'})"

@@ -13,7 +13,8 @@ from finetune.data.tables import read_table
 def sample() -> dict[str, pd.DataFrame]:
     names = zip(("train", "test"), NSMC_FILES, strict=True)
     return {
-        split: read_table(ASSETS / "sample" / name, "document", "label") for split, name in names
+        split: read_table(ASSETS / "sample" / name, "document", "label").frame
+        for split, name in names
     }
 
 
