@@ -9,7 +9,8 @@ import pytest
 
 from export.quantization.candidates import Candidate, build_candidate
 from export.quantization.workshop import TRIAL
-from export.runtime.classifier import ArtifactError, OnnxClassifier
+from export.runtime.classifier import OnnxClassifier
+from export.runtime.manifest import ArtifactError
 
 pytest.importorskip("openvino", reason="an extra: pip install 'kotune[openvino]'")
 TEXTS = ["최고 감동 명작 추천 영화", "최악 졸작 실망 별로 영화", "그냥 오늘 친구 음악 최고"]

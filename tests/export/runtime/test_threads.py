@@ -18,7 +18,8 @@ import pytest
 import soundfile
 from tones import sing
 
-from export.runtime.classifier import ArtifactError, OnnxClassifier
+from export.runtime.classifier import OnnxClassifier
+from export.runtime.manifest import ArtifactError
 from export.runtime.transcriber import OnnxTranscriber
 from finetune.run_folder import open_run, read_rows
 
