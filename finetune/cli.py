@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +13,6 @@ from finetune.core.console import say, tell
 from finetune.core.errors import RecipeError
 from finetune.planning.command import plan_recipe
 from finetune.studies.command import sweep_command
-
-if TYPE_CHECKING:
-    from finetune.recipes.speech import SpeechRecipe
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key.sub=value, e.g. training.learning_rate=1e-4")
@@ -73,41 +71,9 @@ def finetune_model(
     ] = None,
 ) -> None:
     """Fine-tune as RECIPE says: a run folder, or one per seed. Cut off, the command goes on."""
-    from finetune.core.processes import (
-        divide_batch,
-        is_main_process,
-        launch_finetune,
-        process_count,
-    )
-    from finetune.models.source import resolve_base
-    from finetune.recipes.files import dump_recipe, find_recipe, load_recipe, read_yaml
-    from finetune.recipes.kinds import SPEECH, recipe_kind
-    from finetune.studies.seeds import finetune_seeds, refuse_several_processes
+    from finetune.tasks.registry import TEXT
 
-    kind = recipe_kind(read_yaml(find_recipe(recipe)))
-    resolved = load_recipe(kind, recipe, overrides or ())
-    if resolved.task == SPEECH:
-        _finetune_speech(resolved, overwrite=overwrite, launch=launch)
-        return
-    if resolved.seeds is not None:
-        refuse_several_processes(resolved, launch or process_count())
-    if launch is None and is_main_process():
-        typer.echo(dump_recipe(resolved))
-    resolve_base(  # before PyTorch is loaded, so that a wrong model is told at once
-        resolved.model.source,
-        resolved.model.revision,
-        random_weights=resolved.model.random_weights,
-    )
-    if launch is not None:
-        divide_batch(resolved.training.batch_size, launch)
-        flags = ["--overwrite"] if overwrite else []
-        raise typer.Exit(launch_finetune([recipe, *(overrides or ()), *flags], launch))
-    if resolved.seeds is not None:
-        finetune_seeds(resolved, overwrite=overwrite, report=tell)
-        return
-    from finetune.training import finetune
-
-    finetune(resolved, overwrite=overwrite, report=tell)
+    _train(recipe, overrides or (), TEXT, overwrite=overwrite, launch=launch)
 
 
 def list_methods() -> None:
@@ -118,37 +84,68 @@ def list_methods() -> None:
         say(f"[bold]{name:<8}[/] {method.description} ({method.source})")
 
 
-def _finetune_speech(recipe: SpeechRecipe, *, overwrite: bool, launch: int | None) -> None:
-    from finetune.recipes.files import dump_recipe
-
-    if launch is not None:
-        raise RecipeError("speech is trained in one process", received=f"--launch {launch}")
-    typer.echo(dump_recipe(recipe))
-    from finetune.tasks.speech.task import finetune_speech
-
-    finetune_speech(recipe, overwrite=overwrite, report=tell)
-
-
 def pretrain_model(
     recipe: str,
     overrides: Overrides = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a finished model.")] = False,
+    launch: Annotated[
+        int | None, typer.Option(help="Train in so many processes, one for each device.", min=2)
+    ] = None,
     embed: Annotated[
         Path | None, typer.Option(help="Also write a float16 copy here; trains nothing twice.")
     ] = None,
 ) -> None:
     """Pretrain an encoder on plain text; interrupted, the same command goes on."""
-    from finetune.recipes.files import dump_recipe, load_recipe
-    from finetune.recipes.text import PretrainRecipe
+    from finetune.recipes.files import load_recipe
+    from finetune.recipes.pretraining import PretrainRecipe
+    from finetune.tasks.registry import PRETRAINING
 
-    resolved = load_recipe(PretrainRecipe, recipe, overrides or ())
-    from finetune.tasks.pretraining.folder import embed_model, is_pretrained
-
-    target = Path(resolved.folder)
-    if overwrite or embed is None or not is_pretrained(target):
-        typer.echo(dump_recipe(resolved))
-        from finetune.tasks.pretraining.task import pretrain
-
-        pretrain(resolved, overwrite=overwrite, report=tell)
+    target = Path(load_recipe(PretrainRecipe, recipe, overrides or ()).folder)
+    if embed is None or overwrite or not _is_pretrained(target):
+        _train(recipe, overrides or (), PRETRAINING, overwrite=overwrite, launch=launch)
     if embed is not None:
+        from finetune.tasks.pretraining.folder import embed_model
+
         say(f"float16 copy {embed_model(target, embed)}")
+
+
+def _is_pretrained(folder: Path) -> bool:
+    from finetune.tasks.pretraining.folder import is_pretrained
+
+    return is_pretrained(folder)
+
+
+def _train(
+    name: str, overrides: Sequence[str], default_task: str, *, overwrite: bool, launch: int | None
+) -> None:
+    """A recipe of any task: in this process, in several, or once for each seed."""
+    from finetune.core.processes import is_main_process, launch_finetune, process_count
+    from finetune.models.source import resolve_base
+    from finetune.recipes.files import (
+        apply_overrides,
+        check_recipe,
+        dump_recipe,
+        find_recipe,
+        read_yaml,
+    )
+    from finetune.studies.seeds import finetune_seeds, refuse_several_processes
+    from finetune.tasks.registry import recipe_kind
+
+    content = apply_overrides(read_yaml(find_recipe(name)), overrides)
+    recipe = check_recipe(recipe_kind(content, default_task), content, name)
+    if recipe.seeds is not None:
+        refuse_several_processes(recipe, launch or process_count())
+    if launch is None and is_main_process():
+        typer.echo(dump_recipe(recipe))
+    if recipe.base_model:  # before PyTorch is loaded, so that a wrong model is told at once
+        resolve_base(**recipe.base_model)
+    recipe.check_processes(launch or process_count())
+    if launch is not None:
+        words = [name, *overrides, *([] if "task" in content else [f"task={default_task}"])]
+        raise typer.Exit(launch_finetune([*words, *(["--overwrite"] if overwrite else [])], launch))
+    if recipe.seeds is not None:
+        finetune_seeds(recipe, overwrite=overwrite, report=tell)
+        return
+    from finetune.training import finetune
+
+    finetune(recipe, overwrite=overwrite, report=tell)

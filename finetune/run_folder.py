@@ -16,9 +16,9 @@ from finetune.core.files import read_json, sha256_file, write_json, write_text
 from finetune.core.preparation import DEFAULT, FOLDED, Preparation, read_preparation
 from finetune.models.source import STAGE_FILES
 from finetune.recipes.files import check_recipe, dump_recipe
-from finetune.recipes.kinds import SPEECH, TEXT, recipe_kind
 from finetune.recipes.speech import SpeechRecipe
 from finetune.recipes.text import FinetuneRecipe
+from finetune.tasks.registry import SPEECH, TEXT, recipe_kind
 
 SCHEMA = "kotune.run/1"
 HASHED = ("model", "data", "predictions", "recipe.yaml")

@@ -221,11 +221,11 @@ def tones_run(tmp_path_factory: pytest.TempPathFactory, tones_data: Path) -> Pat
     from tones import tones_recipe
 
     from finetune.recipes.speech import SpeechRecipe
-    from finetune.tasks.speech.task import finetune_speech
+    from finetune.training import finetune
 
     output = tmp_path_factory.mktemp("runs") / "tones"
     recipe = SpeechRecipe.model_validate(tones_recipe(tones_data, output))
-    return finetune_speech(recipe, report=lambda line: None)
+    return finetune(recipe, report=lambda line: None)
 
 
 @pytest.fixture(scope="session")

@@ -41,8 +41,8 @@ from finetune.core.provenance import collect_provenance
 from finetune.core.worker_process import WorkerFailed, WorkerProcess
 from finetune.data.audio import read_audio
 from finetune.recipes.files import apply_overrides, check_recipe
-from finetune.recipes.kinds import SPEECH
 from finetune.run_folder import Run, read_rows
+from finetune.tasks.registry import SPEECH
 
 Report = Callable[[str], None]
 

@@ -16,7 +16,7 @@ from finetune.hardware.frozen_base import hold_frozen
 from finetune.loop.ledger import Ledger
 from finetune.recipes.text import FinetuneRecipe
 from finetune.run_folder import logits_of, open_run, read_document, read_predictions
-from finetune.tasks.text.job import Job, build_model, prepare_job
+from finetune.tasks.text.job import TextJob, build_model, prepare_job
 from finetune.tasks.text.trainer import build_trainer, tokenize_rows
 from finetune.training import finetune
 
@@ -27,7 +27,7 @@ ENDLESS = 1_000_000  # optimizer steps: the driver ends the process
 class Prepared:
     """A job with its tokenised splits; ``facts`` go to the report."""
 
-    job: Job
+    job: TextJob
     splits: dict[str, Dataset]
     facts: dict[str, Any]
 

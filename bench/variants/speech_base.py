@@ -16,7 +16,7 @@ from export.quantization.workshop import Workshop
 from export.runtime.processor import host_instruction_set
 from export.tasks.speech import CONVOLUTIONS, HEAD
 from finetune.data.audio import AudioSource
-from finetune.recipes.kinds import SPEECH
+from finetune.tasks.registry import SPEECH
 from finetune.tasks.speech.ctc import CHUNK_S, STRIDE_S, read_speech_settings
 
 CHARACTERS = list("ETAONIHSRDLUMWCFGYPBVK'XJQZ")  # with five special tokens: vocabulary 32

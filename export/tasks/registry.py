@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from finetune.recipes.kinds import SPEECH, TEXT
+from finetune.tasks.registry import SPEECH, TEXT
 
 if TYPE_CHECKING:
     from export.tasks.task import Task

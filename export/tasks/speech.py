@@ -28,9 +28,9 @@ from export.quantization.calibration import CALIBRATED, calibration_recordings, 
 from export.runtime.bundle import SPEECH as SPEECH_BUNDLE
 from export.tasks.task import Exported, Task
 from finetune.data.audio import encode_flac, stream_audio, to_int16
-from finetune.recipes.kinds import SPEECH
 from finetune.recipes.speech import SpeechExportSection
 from finetune.run_folder import Run
+from finetune.tasks.registry import SPEECH
 from finetune.tasks.speech.ctc import (
     Frames,
     SpeechSettings,

@@ -28,9 +28,9 @@ from export.quantization.calibration import calibration_feeds
 from export.runtime.bundle import TEXT as TEXT_BUNDLE
 from export.tasks.task import Exported, Task
 from finetune.core.errors import ModelError
-from finetune.recipes.kinds import TEXT
 from finetune.recipes.text import ExportSection
 from finetune.run_folder import Run
+from finetune.tasks.registry import TEXT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -12,7 +12,7 @@ import numpy as np
 from finetune.core.errors import DataError
 from finetune.core.lines import TextFault, read_lines
 from finetune.recipes.files import expand_path
-from finetune.recipes.text import PretrainCorpus
+from finetune.recipes.pretraining import PretrainCorpus
 
 
 @dataclass(frozen=True)

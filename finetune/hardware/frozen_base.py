@@ -17,11 +17,10 @@ import numpy as np
 import torch
 
 from finetune.core.processes import process_count
-from finetune.hardware.host_memory import give_back_free_memory
+from finetune.hardware.host_memory import give_back_free_memory, wants_compact_memory
 from finetune.hardware.packed_lora import can_pack, pack_lora, unpack_lora
 from finetune.recipes.methods import METHODS
-from finetune.recipes.text import FinetuneRecipe
-from finetune.tasks.text.job import wants_compact_memory
+from finetune.recipes.sections import Recipe
 
 PACKED_METHODS = ("lora", "rslora", "lora+")  # those of PEFT's plain LoRA layer
 HELD_METHODS = (*PACKED_METHODS, "qlora")  # others compute with the base's weights
@@ -73,13 +72,13 @@ def hold_base(model: torch.nn.Module, dtype: torch.dtype) -> None:
             module.cast_input_dtype_enabled = False
 
 
-def wants_bf16_base(recipe: FinetuneRecipe, precision: str) -> bool:
+def wants_bf16_base(recipe: Recipe, precision: str) -> bool:
     """Whether frozen weights are held in bf16: for adapters beside whole frozen layers."""
-    asked, method = recipe.training.base_precision, recipe.adapter.method
-    return asked == "auto" and method in HELD_METHODS and precision == "bf16"
+    held = recipe.method in HELD_METHODS and precision == "bf16"
+    return held and recipe.training.base_precision == "auto"
 
 
-def wants_packed(recipe: FinetuneRecipe, precision: str, device: str) -> bool:
+def wants_packed(recipe: Recipe, precision: str, device: str) -> bool:
     """Whether frozen matrices are packed: beside LoRA on a CPU, where memory is given for time.
 
     Packed both ways they take twice the memory. Processes that train together send each other
@@ -89,7 +88,7 @@ def wants_packed(recipe: FinetuneRecipe, precision: str, device: str) -> bool:
     return (
         device == "cpu"
         and recipe.training.cpu_kernels == "auto"
-        and recipe.adapter.method in PACKED_METHODS
+        and recipe.method in PACKED_METHODS
         and (precision == "fp32" or held_in_bf16)
         and not wants_compact_memory(recipe)
         and process_count() == 1
@@ -98,7 +97,7 @@ def wants_packed(recipe: FinetuneRecipe, precision: str, device: str) -> bool:
 
 
 def hold_frozen(
-    model: torch.nn.Module, recipe: FinetuneRecipe, precision: str, folder: Path | None = None
+    model: torch.nn.Module, recipe: Recipe, precision: str, folder: Path | None = None
 ) -> Originals | None:
     """Hold the base as the recipe asks; what to give back before anything is stored.
 
@@ -108,7 +107,7 @@ def hold_frozen(
     give_back_free_memory()  # of loading, quantisation above all
     in_bf16 = wants_bf16_base(recipe, precision)
     packed = wants_packed(recipe, precision, next(model.parameters()).device.type)
-    by_others = METHODS[recipe.adapter.method].quantised and precision != "fp32"
+    by_others = METHODS[recipe.method].quantised and precision != "fp32"
     if not (in_bf16 or packed or by_others):
         return None
     originals = Originals(folder)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import sys
 
+from finetune.recipes.methods import METHODS
+from finetune.recipes.sections import Recipe
+
 # Calibrated on glibc 2.36 with encoders of 4 x 256, 6 x 512, 12 x 768 and 24 x 1024, batches of
 # 16 x 64 tokens: full, LoRA and QLoRA, fp32 and bf16 (kotune bench plan). PyTorch asks malloc for
 # aligned blocks, so that a freed block seldom serves the next request of its own size; activations
@@ -50,3 +53,17 @@ def allocator_bytes(activations_bytes: int, *, plain_adapters: bool, precision: 
     share = HOLES_SHARE_FP32_ADAPTERS if wide else HOLES_SHARE
     first_step = FIRST_STEP_FP32_BYTES if precision == "fp32" else FIRST_STEP_BYTES
     return first_step + int(share * activations_bytes)
+
+
+def shape_memory(recipe: Recipe, device: str) -> None:
+    """Have this process's malloc do what the recipe asks, before the model is built."""
+    if device == "cpu":
+        keep_compact(wants_compact_memory(recipe))
+
+
+def wants_compact_memory(recipe: Recipe) -> bool:
+    """Whether a CPU run gives time for memory: ``auto`` is yes where the recipe does so anyway."""
+    asked = recipe.training.cpu_memory
+    if asked == "auto":
+        return recipe.training.gradient_checkpointing or METHODS[recipe.method].quantised
+    return asked == "compact"

@@ -1,4 +1,8 @@
-"""What a run keeps of itself across restarts: it travels with every checkpoint."""
+"""What a run keeps of itself across restarts, and how it goes on when memory runs out.
+
+The ledger travels with every checkpoint. Out of memory, the next smaller micro-batch of the same
+effective batch follows.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,56 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from finetune.loop.out_of_memory import BatchShape
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+
+from finetune.core.errors import KotuneError
+
+LAST_RESORT = (
+    "training.gradient_checkpointing=true, a smaller model.max_length, or adapter.method=qlora"
+)
+CPU_MESSAGES = ("not enough memory", "can't allocate memory", "bad allocation", "std::bad_alloc")
+
+
+class MicroBatchTooLarge(Exception):
+    """Memory ran out within a micro-batch: weights and optimizer are those of the last step."""
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """Rows that pass through the model at once, and how many such batches make a step."""
+
+    micro_batch: int
+    accumulation: int
+
+    @property
+    def effective(self) -> int:
+        """Rows of one optimizer step."""
+        return self.micro_batch * self.accumulation
+
+    def halved(self, processes: int = 1, last_resort: str = LAST_RESORT) -> BatchShape:
+        """Half the micro-batch, twice the accumulation; the nearest that divides where odd.
+
+        Raises KotuneError, ``last_resort`` in it, where a single row is too much already.
+        """
+        for micro in range(self.micro_batch // 2, 0, -1):
+            if self.effective % micro == 0 and micro % processes == 0:
+                return BatchShape(micro, self.effective // micro)
+        raise KotuneError(
+            "out of memory with a micro-batch of one row",
+            received=f"micro-batch {self.micro_batch}, {processes} processes",
+            next_step=last_resort,
+        )
+
+
+def is_out_of_memory(fault: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or in the machine."""
+    if isinstance(fault, MemoryError | torch.OutOfMemoryError):
+        return True
+    if not isinstance(fault, RuntimeError):
+        return False
+    text = str(fault)
+    return should_reduce_batch_size(fault) or any(message in text for message in CPU_MESSAGES)
 
 
 @dataclass
@@ -22,6 +75,7 @@ class Ledger:
     peak_memory_bytes: int = 0
     peak_vram_bytes: int | None = None
     out_of_memory: list[dict[str, int]] = field(default_factory=list)
+    schedule: str = ""  # what may change when a run goes on, where a task lets something change
 
     @property
     def shape(self) -> BatchShape:

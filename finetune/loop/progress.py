@@ -1,8 +1,10 @@
-"""Progress of a training: loss, metric, samples/s and time left, through rich."""
+"""Progress of a training: loss, metric, speed and time left, through rich."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,12 +22,31 @@ from finetune.core.console import console, say
 from finetune.loop.ledger import Ledger
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What is told of a training, by which figure it keeps its best, how often it saves, where.
+
+    ``metric`` is an evaluation's, without ``eval_``. ``seen`` gives how many of ``unit`` have
+    been trained on after so many optimizer steps; None: the rows of the steps. With
+    ``every_log`` each log line is told, not the evaluations alone.
+    """
+
+    metric: str
+    greater_is_better: bool
+    save_steps: int | None
+    device: str
+    unit: str = "samples"
+    seen: Callable[[int], float] | None = None
+    every_log: bool = False
+
+
 class ProgressReport(TrainerCallback):
     """A live bar on a terminal, one line an evaluation everywhere; times every step."""
 
-    def __init__(self, ledger: Ledger, metric: str) -> None:
+    def __init__(self, ledger: Ledger, watch: Watch) -> None:
         self.ledger = ledger
-        self.metric = metric
+        self.watch = watch
+        self.metric = watch.metric
         self._figures = {"loss": "", "metric": ""}
         self._bar: Progress | None = None
 
@@ -55,14 +76,24 @@ class ProgressReport(TrainerCallback):
         """Stop the clock, move the bar."""
         self.ledger.note_step(time.perf_counter() - self._began)
         self._count_time()
-        figures = f"{self._figures['loss']} {self._figures['metric']} {self._rate(20)}"
+        rate = self._rate(20, state.global_step)
+        figures = f"{self._figures['loss']} {self._figures['metric']} {rate}"
         if self._bar is not None:
             self._bar.update(self._task, completed=state.global_step, figures=figures.strip())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Take the loss from the Trainer's own log."""
-        if logs and "loss" in logs:
-            self._figures["loss"] = f"loss {logs['loss']:.4f}"
+        if not logs or "loss" not in logs:
+            return
+        self._figures["loss"] = f"loss {logs['loss']:.4f}"
+        if self.watch.every_log and state.is_world_process_zero:
+            recent = self.ledger.step_times_s[-args.logging_steps :]
+            left_s = (state.max_steps - state.global_step) * sum(recent) / max(1, len(recent))
+            say(
+                f"  step {state.global_step}/{state.max_steps}  epoch {logs['epoch']:.2f}  "
+                f"{self._figures['loss']}  lr {logs['learning_rate']:.2e}  "
+                f"{self._rate(args.logging_steps, state.global_step)}  {left_s / 60:.0f} min left"
+            )
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_: Any) -> None:
         """One line an evaluation."""
@@ -77,7 +108,7 @@ class ProgressReport(TrainerCallback):
         if state.is_world_process_zero:
             say(
                 f"  step {state.global_step}/{state.max_steps}  {self._figures['loss']}  "
-                f"validation {self._figures['metric']}  {self._rate(100)}"
+                f"validation {self._figures['metric']}  {self._rate(100, state.global_step)}"
             )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -94,10 +125,13 @@ class ProgressReport(TrainerCallback):
         self.ledger.training_time_s += now - self._counted
         self._counted = now
 
-    def _rate(self, steps: int) -> str:
+    def _rate(self, steps: int, now: int) -> str:
         recent = self.ledger.step_times_s[-steps:]
-        rate = self.ledger.shape.effective * len(recent) / sum(recent) if any(recent) else 0.0
-        return f"{rate:.1f} samples/s"
+        if self.watch.seen is None:
+            seen = float(self.ledger.shape.effective * len(recent))
+        else:
+            seen = self.watch.seen(now) - self.watch.seen(max(0, now - len(recent)))
+        return f"{seen / sum(recent) if any(recent) else 0.0:,.1f} {self.watch.unit}/s"
 
 
 class EvaluateLastStep(TrainerCallback):

@@ -1,7 +1,9 @@
 """A Trainer that goes on from its checkpoints bit for bit, and never pickles.
 
 What Trainer itself forgets is kept too: the loss summed since the last log line, the patience
-already used up, whether training was at its end.
+already used up, whether training was at its end. Weights and optimizer of a model that FSDP spread
+over processes are gathered and spread again: every process calls ``full_…`` and ``load_full_…``
+together, and the whole stands in the first one's memory only.
 """
 
 from __future__ import annotations
@@ -15,6 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed import get_rank
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_callback import ExportableState
 
@@ -23,26 +33,32 @@ from finetune.loop.checkpoints import (
     begin_checkpoint,
     disk_errors,
     publish_checkpoint,
+    read_state,
     unfinished_folder,
+    write_state,
 )
-from finetune.loop.ledger import Ledger
-from finetune.loop.sharded import (
-    full_optimizer,
-    full_weights,
-    load_full_optimizer,
-    load_full_weights,
+from finetune.loop.ledger import (
+    LAST_RESORT,
+    BatchShape,
+    Ledger,
+    MicroBatchTooLarge,
+    is_out_of_memory,
 )
-from finetune.loop.state_files import read_state, write_state
 
 WEIGHTS, BEST = "weights.safetensors", "best.safetensors"
+GATHER = StateDictOptions(full_state_dict=True, cpu_offload=True)
+SPREAD = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 
 class ResumableTrainer(Trainer):
     """Trainer with checkpoints of ``finetune/loop/checkpoints.py`` in ``args.output_dir``.
 
     One is written at every new best evaluation. ``ledger`` is stored with each;
-    ``last_checkpoint`` is the folder of the newest.
+    ``last_checkpoint`` is the folder of the newest. ``last_resort`` is what to try where memory
+    ends with a single row.
     """
+
+    last_resort = LAST_RESORT
 
     def __init__(self, *args: Any, ledger: Ledger | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -63,6 +79,13 @@ class ResumableTrainer(Trainer):
             one.early_stopping_patience_counter >= one.early_stopping_patience
             for one in self.callback_handler.callbacks
             if isinstance(one, EarlyStoppingCallback)
+        )
+
+    def advice(self, smaller: BatchShape) -> str:
+        """The recipe's keys for a smaller micro-batch."""
+        return (
+            f"training.batch_size={smaller.micro_batch} "
+            f"training.gradient_accumulation_steps={smaller.accumulation}"
         )
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
@@ -91,12 +114,23 @@ class ResumableTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """As Trainer's; the first after a resume adds the loss summed before."""
-        loss = super().training_step(*args, **kwargs)
+        """As Trainer's; the first after a resume adds the loss summed before.
+
+        Out of memory becomes MicroBatchTooLarge, which holds no tensors.
+        """
+        loss = self._step_within_memory(*args, **kwargs)
         if self._carried_loss is not None:
             loss = loss + self._carried_loss.to(loss.device)
             self._carried_loss = None
         return loss
+
+    def _step_within_memory(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        try:
+            return super().training_step(*args, **kwargs)
+        except (RuntimeError, MemoryError) as fault:
+            if not is_out_of_memory(fault):
+                raise
+        raise MicroBatchTooLarge
 
     def compare_trainer_and_checkpoint_args(self, training_args: Any, trainer_state: Any) -> None:
         """Nothing: whoever offers the checkpoint has compared the recipes."""
@@ -187,14 +221,18 @@ class ResumableTrainer(Trainer):
             load_weights(self.accelerator.unwrap_model(model or self.model), path)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The states as they were, but rates and decays of the recipe, which may have changed."""
         if checkpoint is None:
             return
         kept = read_state(Path(checkpoint), "optimizer")
+        rates = list(self.lr_scheduler.base_lrs)
+        decays = [group["weight_decay"] for group in self.optimizer.param_groups]
         if self.is_fsdp_enabled:
             load_full_optimizer(self.model_wrapped, self.optimizer, kept["optimizer"])
         else:
             self.optimizer.load_state_dict(kept["optimizer"])
         self.lr_scheduler.load_state_dict(kept["scheduler"])
+        _set_rates(self.optimizer, self.lr_scheduler, rates, decays)
         if kept["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(kept["scaler"])
 
@@ -225,9 +263,51 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
             places[name].copy_(value)
 
 
+def _set_rates(optimizer: Any, scheduler: Any, rates: list[float], decays: list[float]) -> None:
+    """The recipe's rates and decays in place of those that a checkpoint brought.
+
+    ``scheduler`` is a LambdaLR, as all of Trainer's; unchanged, its rates are the same bits.
+    """
+    steps = scheduler.last_epoch
+    scheduler.base_lrs = rates
+    for group, rate, decay, scale in zip(
+        optimizer.param_groups, rates, decays, scheduler.lr_lambdas, strict=True
+    ):
+        group |= {"initial_lr": rate, "weight_decay": decay, "lr": rate * scale(steps)}
+    scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
+
+
 def _link(source: Path, target: Path) -> None:
     """A second name for the same file; a copy where the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def full_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Every weight by its own name; empty in all processes but the first."""
+    state = get_model_state_dict(model, options=GATHER)
+    return {name: value.contiguous() for name, value in state.items()}
+
+
+def full_optimizer(model: torch.nn.Module, optimizer: Any) -> dict[str, Any]:
+    """The optimizer's state by the names of the weights; empty in all but the first."""
+    return get_optimizer_state_dict(model, _bare(optimizer), options=GATHER)
+
+
+def load_full_weights(model: torch.nn.Module, path: Path) -> None:
+    """Spread stored weights over the processes."""
+    state = load_file(path) if get_rank() == 0 else {}
+    set_model_state_dict(model, state, options=SPREAD)
+
+
+def load_full_optimizer(model: torch.nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
+    """Spread a stored optimizer state over the processes."""
+    whole = state if get_rank() == 0 else {}
+    set_optimizer_state_dict(model, _bare(optimizer), whole, options=SPREAD)
+
+
+def _bare(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer without accelerate's wrapper."""
+    return getattr(optimizer, "optimizer", optimizer)

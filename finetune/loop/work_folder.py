@@ -17,22 +17,38 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from finetune.core.errors import FolderError
 from finetune.core.files import read_json, sha256_file, write_json, write_text
 from finetune.core.processes import is_main_process, wait_for_processes
 from finetune.loop.checkpoints import Report, disk_errors
+from finetune.models.source import BaseModel
 from finetune.recipes.files import dump_recipe, read_yaml
-from finetune.recipes.speech import SpeechRecipe
-from finetune.recipes.text import FinetuneRecipe
-
-if TYPE_CHECKING:
-    from finetune.tasks.speech.job import SpeechJob
-    from finetune.tasks.text.job import Job
+from finetune.recipes.sections import Recipe
 
 PUBLISHED = "kotune.published/1"
 SETTLED_ELSEWHERE = ("name", "output", "export")  # these decide nothing about the weights
+
+
+class Trainable(Protocol):
+    """What decides the weights of a run.
+
+    ``changeable`` names the keys of ``training`` that may change while it goes on.
+    """
+
+    recipe: Recipe
+    base: BaseModel | None
+    device: str
+    precision: str
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Hash of the rows."""
+
+    @property
+    def changeable(self) -> frozenset[str]:
+        """Keys of ``training``."""
 
 
 def work_root(target: Path) -> Path:
@@ -40,7 +56,7 @@ def work_root(target: Path) -> Path:
     return target.parent / f".{target.name}.checkpoints"
 
 
-def open_work(target: Path, job: Job | SpeechJob, report: Report) -> Path:
+def open_work(target: Path, job: Trainable, report: Report) -> Path:
     """The place of this job, made where it is new; tells of other recipes' checkpoints.
 
     Raises FolderError where nothing can be written.
@@ -57,6 +73,9 @@ def open_work(target: Path, job: Job | SpeechJob, report: Report) -> Path:
                 report("  this run starts over")
         for part in ("steps", "tensorboard"):
             (work / part).mkdir(parents=True, exist_ok=True)
+        for key in _changed_keys(work / "recipe.yaml", job.recipe):
+            if key.removeprefix("training.") in job.changeable:
+                report(f"{key}: not as it began; what is left goes by the new value")
         write_text(work / "recipe.yaml", dump_recipe(job.recipe))
     _restore_replaced(work, target)
     for leftover in work.glob(f".{target.name}.*"):
@@ -64,32 +83,44 @@ def open_work(target: Path, job: Job | SpeechJob, report: Report) -> Path:
     return work
 
 
-def fingerprint(job: Job | SpeechJob) -> str:
+def fingerprint(job: Trainable) -> str:
     """Hash of all that decides the weights; where and how often to save does not."""
     recipe = job.recipe.model_dump(mode="json")
     for name in SETTLED_ELSEWHERE:
-        recipe.pop(name)
-    recipe["training"].pop("save_steps")
+        recipe.pop(name, None)
+    for name in {"save_steps", *job.changeable}:
+        recipe["training"].pop(name)
     content = {
         "recipe": recipe,
         "base": job.base.as_dict() if job.base else None,
-        "data": job.corpus.fingerprint,
-        "device": job.device,
-        "precision": job.precision,
+        "data": job.data_fingerprint,
     }
+    for name in ("device", "precision"):
+        if name not in job.changeable:
+            content[name] = getattr(job, name)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def announce_publication(work: Path, folder: Path) -> None:
-    """Note which run is about to be published, so that a kill right after it is no loss."""
-    write_json(work / "published.json", PUBLISHED, {"run": sha256_file(folder / "run.json")})
+def schedule(job: Trainable) -> str:
+    """The values of what may change while the run goes on; empty where nothing may."""
+    training = job.recipe.training.model_dump(mode="json")
+    values = {key: training[key] for key in sorted(job.changeable)}
+    return json.dumps(values) if values else ""
 
 
-def is_published(target: Path, recipe: FinetuneRecipe | SpeechRecipe) -> bool:
+def announce_publication(work: Path, folder: Path, document: str) -> None:
+    """Note which run is about to be published, so that a kill right after it is no loss.
+
+    ``document`` is the file of the folder that is written last.
+    """
+    write_json(work / "published.json", PUBLISHED, {"run": sha256_file(folder / document)})
+
+
+def is_published(target: Path, document: str, recipe: Recipe) -> bool:
     """Whether this recipe's run was published and only its leftovers were not cleared away."""
     for path in work_root(target).glob("*/published.json"):
         try:
-            same = read_json(path, PUBLISHED)["run"] == sha256_file(target / "run.json")
+            same = read_json(path, PUBLISHED)["run"] == sha256_file(target / document)
         except (FolderError, OSError):
             continue
         if same and (path.parent / "recipe.yaml").read_text("utf-8") == dump_recipe(recipe):
@@ -97,13 +128,13 @@ def is_published(target: Path, recipe: FinetuneRecipe | SpeechRecipe) -> bool:
     return False
 
 
-def finish_publication(target: Path, recipe: FinetuneRecipe | SpeechRecipe, report: Report) -> bool:
+def finish_publication(target: Path, document: str, recipe: Recipe, report: Report) -> bool:
     """Clear away what a run left that was killed right after it was published."""
-    published = is_published(target, recipe)
+    published = is_published(target, document, recipe)
     wait_for_processes()
     if published and is_main_process():
         clear_work(target)
-        report(f"run folder {target} was finished already")
+        report(f"{target} was finished already")
     return published
 
 
@@ -123,7 +154,9 @@ def _restore_replaced(work: Path, target: Path) -> None:
             os.replace(aside, target)
 
 
-def _changed_keys(saved: Path, recipe: FinetuneRecipe | SpeechRecipe) -> list[str]:
+def _changed_keys(saved: Path, recipe: Recipe) -> list[str]:
+    if not saved.is_file():
+        return []
     then = _flat(read_yaml(saved))
     now = _flat(recipe.model_dump(mode="json"))
     return [

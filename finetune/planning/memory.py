@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from finetune.core.errors import KotuneError, ModelError
 from finetune.hardware.frozen_base import hold_base, wants_bf16_base, wants_packed
-from finetune.hardware.host_memory import allocator_bytes
+from finetune.hardware.host_memory import allocator_bytes, wants_compact_memory
 from finetune.hardware.packed_lora import is_placeholder, pack_lora, unpack_lora
 from finetune.models.loading import autocast_context, first_line, load_skeleton
 from finetune.models.source import BaseModel
@@ -33,7 +33,7 @@ from finetune.planning.live_memory import ACTIVATIONS, GRADIENTS, OPTIMIZER, WEI
 from finetune.planning.step import make_batch, make_optimizer, run_step, vocabulary_of
 from finetune.recipes.methods import METHODS
 from finetune.recipes.text import FinetuneRecipe
-from finetune.tasks.text.job import DTYPES, adapt_model, recipe_attention, wants_compact_memory
+from finetune.tasks.text.job import DTYPES, adapt_model, recipe_attention
 
 # cuBLAS keeps a workspace among PyTorch's own bytes: 2 x 4096 KiB + 8 x 16 KiB, 32 MiB on Hopper
 CUDA_WORKSPACE_BYTES = 8_519_680

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from finetune.hardware.frozen_base import hold_frozen
+from finetune.hardware.host_memory import shape_memory
 from finetune.models.loading import load_base
 from finetune.models.source import BaseModel
 from finetune.planning.memory import StepShape
 from finetune.planning.step import make_batch, make_optimizer, run_step, vocabulary_of
 from finetune.recipes.methods import METHODS
 from finetune.recipes.text import FinetuneRecipe
-from finetune.tasks.text.job import DTYPES, adapt_model, recipe_attention, shape_memory
+from finetune.tasks.text.job import DTYPES, adapt_model, recipe_attention
 
 PROBE_S = 10.0
 

@@ -6,18 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from finetune.recipes.text import (
+from finetune.recipes.sections import (
     Count,
-    Device,
     ExportPrecision,
-    Folder,
-    Precision,
+    FinetuningSection,
+    NotNegative,
+    Positive,
+    Probability,
+    Recipe,
     Section,
     Share,
 )
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 
 
 class SpeechModelSection(Section):
@@ -116,29 +115,19 @@ class SpeechAdapterSection(Section):
     target_modules: Literal["all-linear", "attention"] | list[str] = "all-linear"
 
 
-class SpeechTrainingSection(Section):
+class SpeechTrainingSection(FinetuningSection):
     """The optimisation, in the names of ``transformers.TrainingArguments`` where there is one.
 
     A batch is filled with neighbours in length up to ``batch_seconds`` of audio, padding
-    included.
+    included. Frozen weights and kernels are the library's own unless the recipe asks.
     """
 
     epochs: Positive = 30
-    max_steps: Count | None = None
     batch_seconds: Positive = 60.0
-    gradient_accumulation_steps: Count = 1
-    gradient_checkpointing: bool = False
     learning_rate: Positive = 3e-4
-    weight_decay: NotNegative = 0.01
-    max_grad_norm: NotNegative = 1.0
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    precision: Precision = "auto"
-    device: Device = "auto"
-    eval_steps: Count | None = None  # None: once an epoch
-    save_steps: Count | None = None  # None: every five minutes; at each best evaluation anyway
-    logging_steps: Count = 25
-    early_stopping_patience: Count | None = None
+    warmup_ratio: Probability = 0.1
+    base_precision: Literal["auto", "fp32"] = "fp32"
+    cpu_kernels: Literal["auto", "library"] = "library"
 
 
 class SpeechExportSection(Section):
@@ -182,13 +171,10 @@ class SpeechExportSection(Section):
         return self
 
 
-class SpeechRecipe(Section):
+class SpeechRecipe(Recipe):
     """One speech run; ``export`` travels with it."""
 
     task: Literal["speech-recognition"]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
-    seed: Annotated[int, Field(ge=0)] = 42
-    output: Folder = "runs/{name}"
     model: SpeechModelSection = SpeechModelSection()
     architecture: SpeechArchitectureSection = SpeechArchitectureSection()
     data: SpeechDataSection
@@ -199,15 +185,42 @@ class SpeechRecipe(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> SpeechRecipe:
-        if self.training.precision == "fp16" and self.training.device == "cpu":
-            raise ValueError("training.precision=fp16 needs CUDA; on a CPU use bf16 or fp32")
         if self.model.source is None and self.adapter.method != "full":
-            raise ValueError("adapter.method=lora needs model.source: there is nothing to adapt")
+            method = self.adapter.method
+            raise ValueError(f"adapter.method={method} needs model.source: nothing to adapt")
         if self.model.source is None and self.model.freeze_feature_encoder:
             raise ValueError("a feature encoder that was not pretrained cannot stay frozen")
         return self
 
     @property
-    def folder(self) -> str:
-        """The run folder this recipe writes."""
-        return self.output.format(name=self.name)
+    def method(self) -> str:
+        """The training method, a key of ``finetune/recipes/methods.py``."""
+        return self.adapter.method
+
+    @property
+    def base_model(self) -> dict[str, Any] | None:
+        """The arguments of ``models.source.resolve_base``; None from scratch."""
+        if self.model.source is None:
+            return None
+        return {"source": self.model.source, "revision": self.model.revision}
+
+    @property
+    def unused(self) -> list[str]:
+        """Keys that were set to something and change nothing, each with the reason."""
+        told = super().unused
+        if self.model.source is None and self.model.was_set("revision"):
+            told.append("model.revision is not used: there is no model.source")
+        if self.model.source is not None and self.was_set("architecture"):
+            told.append(f"architecture is not used: {self.model.source} has its own")
+        if self.adapter.method == "full":
+            for key in ("rank", "alpha", "dropout", "target_modules"):
+                if self.adapter.was_set(key):
+                    told.append(f"adapter.{key} is not used by full")
+        augment = self.augment
+        for key, needs in (
+            ("growing_epochs", "joined"),
+            ("mask_time_length", "mask_time_probability"),
+        ):
+            if augment.was_set(key) and not augment.was_set(needs):
+                told.append(f"augment.{key} is not used without augment.{needs}")
+        return told

@@ -1,74 +1,28 @@
-"""The typed recipe: what a fine-tuning or pretraining job is, before anything runs."""
+"""The typed recipe of a text run: what a fine-tuning is, before anything runs."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
+from pydantic import Field, field_validator, model_validator
+
+from finetune.core.processes import divide_batch
+from finetune.recipes.methods import METHODS
+from finetune.recipes.sections import (
+    Count,
+    ExportPrecision,
+    FinetuningSection,
+    Recipe,
+    Section,
+    Share,
+    TextSection,
 )
 
-from finetune.core.preparation import Preparation
-from finetune.recipes.methods import METHODS
-
 Method = Literal[*METHODS]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Device = Literal["auto", "cpu", "cuda"]
-ExportPrecision = Literal[
-    "fp32",
-    "int8-dynamic",
-    "int8-static",
-    "int8-weight",
-    "int4",
-    "fp16",
-    "openvino-fp32",
-    "openvino-bf16",
-    "openvino-int8",
-]
-
-
-def _fill_in_name(value: str) -> str:
-    """Refuse a template that cannot be filled in."""
-    try:
-        value.format(name="run")
-    except (LookupError, ValueError, AttributeError) as fault:
-        raise ValueError("only {name} may stand in braces, as in runs/{name}") from fault
-    return value
-
-
-Folder = Annotated[str, AfterValidator(_fill_in_name)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
-    )
-
-
-class TextSection(Section):
-    """What is done to every text before it becomes tokens; ``finetune/core/preparation.py``."""
-
-    unicode: Literal["NFC", "NFKC", "none"] = "NFC"  # macOS writes Hangul as single letters (NFD)
-    casing: Literal["keep", "lower"] = "keep"  # keep: as the tokenizer does
-    whitespace: Literal["fold", "keep"] = "fold"
-
-    @property
-    def of_texts(self) -> Preparation:
-        """The same as a function of a text."""
-        return Preparation(self.unicode, self.casing, self.whitespace)
 
 
 class PreparationSection(TextSection):
-    """The same, and where a text is cut that is longer than ``max_length``."""
+    """What is done to a text, and where one is cut that is longer than ``max_length``."""
 
     truncation_side: Literal["right", "left"] | None = None  # None: the tokenizer's own
 
@@ -96,7 +50,7 @@ class DataSection(Section):
     test_path: str | None = None
     text_column: str = "document"
     label_column: str = "label"
-    labels: dict[str, str] = {"0": "부정", "1": "긍정"}
+    labels: dict[str, str] = Field({"0": "부정", "1": "긍정"})
     rows: Count | None = None
     take: Literal["random", "first"] = "random"
     validation_size: Share | Count = 0.25
@@ -150,47 +104,14 @@ class AdapterSection(Section):
         )
 
 
-class TrainingSection(Section):
+class TrainingSection(FinetuningSection):
     """The optimisation, named as in ``transformers.TrainingArguments`` where that is short."""
 
-    epochs: Annotated[float, Field(gt=0)] = 3
-    max_steps: Count | None = None
     batch_size: Count = 32
-    gradient_accumulation_steps: Count = 1
-    gradient_checkpointing: bool = False
     eval_batch_size: Count = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.06
-    scheduler: Literal[
-        "linear",
-        "cosine",
-        "cosine_with_restarts",
-        "cosine_with_min_lr",
-        "polynomial",
-        "constant",
-        "constant_with_warmup",
-        "inverse_sqrt",
-    ] = "linear"
-    scheduler_kwargs: dict[str, Any] = {}
-    optimizer: Literal[
-        "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor"
-    ] = "adamw_torch_fused"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    precision: Precision = "auto"
-    device: Device = "auto"
-    base_precision: Literal["auto", "fp32"] = "auto"  # frozen weights: bf16 where precision is
-    cpu_kernels: Literal["auto", "library"] = "auto"  # attention, dropout, packed frozen weights
-    cpu_memory: Literal["auto", "compact", "fast"] = "auto"  # what freed blocks cost: holes or time
     padding: Literal["dynamic", "longest", "max_length"] = "dynamic"
     group_by_length: bool = True
-    eval_steps: Count | None = None  # None: once an epoch
-    save_steps: Count | None = None  # None: every five minutes; at each best evaluation anyway
-    logging_steps: Count = 25
-    early_stopping_patience: Count | None = None
-    early_stopping_threshold: Annotated[float, Field(ge=0)] = 0.0
     best_metric: Literal["accuracy", "f1_macro", "f1_binary", "loss"] = "accuracy"
 
 
@@ -221,125 +142,44 @@ class ExportSection(Section):
     card_example: bool = True  # show a short validation row in the model card
 
 
-class SweepSection(Section):
-    """How ``kotune sweep`` searches keys of the recipe; ``trials`` may grow from call to call.
+class FinetuneRecipe(Recipe):
+    """One run: model, data, adapter, training; ``export`` travels with the run."""
 
-    A parameter is a list of values, or text: ``4,8,16``, ``0.0:0.1``, ``1e-4:1e-3:log``.
-    """
-
-    trials: Count = 20
-    parameters: Annotated[dict[str, list[Any] | str], Field(min_length=1)]
-    pruner: Literal["median", "hyperband", "none"] = "median"
-    startup_trials: Count = 5  # drawn at random; the median prunes none before so many are done
-    output: Folder = "sweeps/{name}"
-
-
-class FinetuneRecipe(Section):
-    """One run: model, data, adapter, training; ``export`` travels with the run.
-
-    With ``seeds`` it is one run per seed, and ``seed`` means nothing
-    (``finetune/studies/seeds.py``).
-    """
-
-    task: Literal["text-classification"] = "text-classification"  # see finetune/recipes/kinds.py
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
-    seed: Annotated[int, Field(ge=0)] = 42
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
-    output: Folder = "runs/{name}"
+    task: Literal["text-classification"] = "text-classification"
     model: ModelSection = ModelSection()
     data: DataSection
     adapter: AdapterSection = AdapterSection()
     training: TrainingSection = TrainingSection()
     export: ExportSection = ExportSection()
-    sweep: Annotated[SweepSection | None, Field(exclude=True)] = None  # no part of a run
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> FinetuneRecipe:
-        if self.training.precision == "fp16" and self.training.device == "cpu":
-            raise ValueError("training.precision=fp16 needs CUDA; on a CPU use bf16 or fp32")
-        if self.seeds and len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("`seeds` names a seed twice")
-        return self
 
     @property
-    def folder(self) -> str:
-        """The run folder this recipe writes."""
-        return self.output.format(name=self.name)
-
-
-class PretrainCorpus(Section):
-    """Plain text: files of one text a line, or a table's text column."""
-
-    path: str
-    text_column: str | None = None
-    held_out_size: Share | Count = 2000
-    split_seed: int | None = None  # the recipe's seed; a further stage names the first one's
-    preparation: TextSection = TextSection()
-
-
-class TokenizerSection(Section):
-    """WordPiece trained on the corpus, KLUE's conventions."""
-
-    vocabulary_size: Annotated[int, Field(ge=100)] = 8000
-    min_frequency: Count = 2
-
-
-class ArchitectureSection(Section):
-    """A RoBERTa from scratch."""
-
-    hidden_size: Count = 256
-    layers: Count = 4
-    heads: Count = 4
-    feed_forward: Count = 1024
-    max_positions: Count = 130
-
-
-class PretrainSchedule(Section):
-    """Masked-language modelling by token budget."""
-
-    epochs: Annotated[float, Field(gt=0)] = 10
-    max_steps: Count | None = None
-    tokens_per_batch: Count = 8192
-    max_length: Annotated[int, Field(ge=8)] = 128
-    mask_probability: Share = 0.15
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: the model's own
-    warmup_steps: Annotated[int, Field(ge=0)] = 200
-    scheduler: Literal["linear", "cosine", "constant_with_warmup", "warmup_stable_decay"] = "linear"
-    decay_ratio: Share = 0.2  # warmup_stable_decay: the share of all steps that cools down
-    precision: Precision = "auto"
-    device: Device = "auto"
-    logging_steps: Count = 50
-    save_steps: Count = 200
-    eval_steps: Count = 400
-
-
-class PretrainRecipe(Section):
-    """Domain pretraining: from scratch (``model: null``) or continued from a model."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "pretrain"
-    seed: Annotated[int, Field(ge=0)] = 42
-    output: Folder = "runs/{name}"
-    corpus: PretrainCorpus
-    model: str | None = None
-    revision: str | None = None
-    tokenizer: TokenizerSection = TokenizerSection()
-    architecture: ArchitectureSection = ArchitectureSection()
-    training: PretrainSchedule = PretrainSchedule()
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> PretrainRecipe:
-        size, training = self.architecture, self.training
-        if size.hidden_size % size.heads:
-            raise ValueError("architecture.hidden_size must be a multiple of architecture.heads")
-        if self.model is None and training.max_length > size.max_positions - 2:
-            raise ValueError("training.max_length is at most architecture.max_positions - 2")
-        if training.max_length > training.tokens_per_batch:
-            raise ValueError("training.tokens_per_batch must hold one text of training.max_length")
-        return self
+    def method(self) -> str:
+        """The training method, a key of ``finetune/recipes/methods.py``."""
+        return self.adapter.method
 
     @property
-    def folder(self) -> str:
-        """The model folder this recipe writes."""
-        return self.output.format(name=self.name)
+    def base_model(self) -> dict[str, Any]:
+        """The arguments of ``models.source.resolve_base``."""
+        return {
+            "source": self.model.source,
+            "revision": self.model.revision,
+            "random_weights": self.model.random_weights,
+            "seed": self.seed,
+        }
+
+    @property
+    def unused(self) -> list[str]:
+        """Keys that were set to something and change nothing, each with the reason."""
+        told = super().unused
+        told += [
+            f"adapter.{key} is not used by {self.adapter.method}" for key in self.adapter.unused
+        ]
+        if self.training.padding != "dynamic" and self.training.was_set("group_by_length"):
+            told.append(
+                f"training.group_by_length is not used with padding={self.training.padding}"
+            )
+        return told
+
+    def check_processes(self, count: int) -> None:
+        """Raise RecipeError where the micro-batch does not divide among so many processes."""
+        divide_batch(self.training.batch_size, count)

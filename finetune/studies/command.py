@@ -12,7 +12,7 @@ from finetune.core.console import tell
 from finetune.core.errors import RecipeError
 
 if TYPE_CHECKING:
-    from finetune.recipes.text import SweepSection
+    from finetune.recipes.sections import SweepSection
 
 Overrides = Annotated[
     list[str] | None,
@@ -52,7 +52,8 @@ def load_sweep(
 ) -> tuple[dict[str, Any], SweepSection]:
     """The recipe's content and its ``sweep`` section, options over it; raises RecipeError."""
     from finetune.recipes.files import apply_overrides, check_recipe, find_recipe, read_yaml
-    from finetune.recipes.text import FinetuneRecipe, SweepSection
+    from finetune.recipes.sections import SweepSection
+    from finetune.recipes.text import FinetuneRecipe
     from finetune.studies.space import check_space, parse_options, parse_space
 
     content = apply_overrides(read_yaml(find_recipe(recipe)), overrides)

@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune.core.errors import FolderError, RecipeError
 from finetune.core.files import read_json, write_json
-from finetune.recipes.text import FinetuneRecipe
+from finetune.recipes.sections import Recipe
 
 SCHEMA = "kotune.seeds/1"
 DOCUMENT = "seeds.json"
@@ -21,7 +21,7 @@ SPLITS = ("validation", "test")
 FIGURES = {"accuracy": "share", "f1_macro": "share", "loss": "positive"}  # where each can lie
 
 
-def seed_recipes(recipe: FinetuneRecipe) -> list[FinetuneRecipe]:
+def seed_recipes(recipe: Recipe) -> list[Recipe]:
     """The recipe of each seed: name and folder end in ``-seed-N``; itself where it has one."""
     if recipe.seeds is None:
         return [recipe]
@@ -39,7 +39,7 @@ def seed_recipes(recipe: FinetuneRecipe) -> list[FinetuneRecipe]:
 
 
 def finetune_seeds(
-    recipe: FinetuneRecipe, *, overwrite: bool = False, report: Callable[[str], None] = print
+    recipe: Recipe, *, overwrite: bool = False, report: Callable[[str], None] = print
 ) -> Path:
     """Train each seed that is not finished, then summarise; the summary's folder.
 
@@ -65,7 +65,7 @@ def finetune_seeds(
     return summary
 
 
-def refuse_several_processes(recipe: FinetuneRecipe, processes: int) -> None:
+def refuse_several_processes(recipe: Recipe, processes: int) -> None:
     """Seeds run one after another in one process; raises RecipeError for more."""
     if processes > 1:
         one = seed_recipes(recipe)[0]
@@ -76,7 +76,7 @@ def refuse_several_processes(recipe: FinetuneRecipe, processes: int) -> None:
         )
 
 
-def is_finished(recipe: FinetuneRecipe) -> bool:
+def is_finished(recipe: Recipe) -> bool:
     """Whether the recipe's run exists; raises FolderError where another recipe made it."""
     from finetune.run_folder import open_run
 

@@ -16,7 +16,8 @@ from typing import Any
 from finetune.core.errors import FolderError, KotuneError, ModelError
 from finetune.core.files import write_text
 from finetune.recipes.files import check_recipe, dump_recipe, read_yaml
-from finetune.recipes.text import FinetuneRecipe, SweepSection
+from finetune.recipes.sections import Recipe, SweepSection
+from finetune.recipes.text import FinetuneRecipe
 from finetune.recipes.yaml_text import write_yaml
 from finetune.studies.results import describe_trials, write_results
 from finetune.studies.space import (
@@ -169,35 +170,26 @@ def run_next_trial(
         report(f"  validation {value:.4f}; best so far {study.best_value:.4f}")
 
 
-def train_trial(recipe: FinetuneRecipe, trial: Any) -> float:
+def train_trial(recipe: Recipe, trial: Any) -> float:
     """The best evaluation on the validation rows; raises TrialPruned where the study gives up."""
-    from transformers import TrainerState
+    from transformers import set_seed
 
-    from finetune.loop.drive import train_to_end
+    from finetune.adapters.attach import count_parameters
     from finetune.studies.trial import ReportToStudy
-    from finetune.tasks.text.job import prepare_job
-    from finetune.tasks.text.ready import ready_model
-    from finetune.tasks.text.trainer import tokenize_rows
+    from finetune.tasks.task import Outcome, task_of
+    from finetune.training import train_job
 
-    job = prepare_job(recipe)
-    rows = {
-        name: tokenize_rows(
-            frame,
-            job.tokenizer,
-            recipe.model.max_length,
-            recipe.training.padding,
-            preparation=job.preparation,
-        )
-        for name, frame in (("train", job.corpus.train), ("validation", job.corpus.validation))
-    }
-    ready = ready_model(job, rows["train"], _say_nothing)
-    trial.set_user_attr("trainable_parameters", ready.parameters.trainable)
-    evaluations = ReportToStudy(trial, recipe.training.best_metric)
+    task = task_of(recipe)
+    job = task.prepare(recipe)
     with tempfile.TemporaryDirectory(prefix="kotune-trial-") as scratch:
-        checkpoint = train_to_end(
-            ready.job, ready.model, rows, Path(scratch), _say_nothing, callbacks=[evaluations]
-        )
-        state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
+        work = Path(scratch)
+        set_seed(recipe.seed)
+        built = task.build(job, work, _say_nothing)
+        job = built.job
+        trial.set_user_attr("trainable_parameters", count_parameters(built.model).trainable)
+        evaluations = ReportToStudy(trial, task.watch(job, built).metric)
+        checkpoint = train_job(task, job, built, work, _say_nothing, callbacks=[evaluations])
+        state = Outcome.read(checkpoint, job.device).state
     trial.set_user_attr("steps", state.global_step)
     return float(state.best_metric)
 

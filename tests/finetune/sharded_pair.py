@@ -10,13 +10,13 @@ from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForSequenceClassification
 
 from finetune.core.processes import join_processes, leave_processes
-from finetune.loop.sharded import (
+from finetune.loop.checkpoints import read_state, write_state
+from finetune.loop.resumable import (
     full_optimizer,
     full_weights,
     load_full_optimizer,
     load_full_weights,
 )
-from finetune.loop.state_files import read_state, write_state
 
 
 def check_round_trip(base: Path, folder: Path) -> None:

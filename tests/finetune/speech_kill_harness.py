@@ -20,6 +20,7 @@ from kill_harness import outcome, watch_files
 from tones import tones_recipe, write_folder
 
 import finetune.tasks.speech.task
+import finetune.training
 from finetune.loop.work_folder import work_root
 from finetune.recipes.speech import SpeechRecipe
 
@@ -32,8 +33,8 @@ def make_recipe(root: Path, name: str) -> SpeechRecipe:
     content["augment"] |= {"noise_db": 20, "mask_time_probability": 0.1, "mask_time_length": 2}
     content["architecture"]["dropout"] = 0.1
     content["training"] |= {
-        "max_steps": 24,
-        "eval_steps": 8,
+        "max_steps": 12,
+        "eval_steps": 4,
         "save_steps": 5,
         "logging_steps": 7,
         "gradient_accumulation_steps": 2,
@@ -45,14 +46,14 @@ def train(recipe: SpeechRecipe, number: int | None = None, event: int = 0) -> No
     """Fine-tune; send oneself signal ``number`` at that file event of the run's own folders."""
     if number is not None:
         watch_files(recipe, lambda seen: seen == event and os.kill(os.getpid(), number))
-    finetune.speech_training.finetune_speech(recipe)
+    finetune.training.finetune(recipe)
 
 
 def count_events(recipe: SpeechRecipe, tally: Path) -> None:
     """Fine-tune and write the number of file events to ``tally``."""
     seen: list[int] = []
     watch_files(recipe, seen.append)
-    finetune.speech_training.finetune_speech(recipe)
+    finetune.training.finetune(recipe)
     tally.write_text(str(len(seen)))
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from transformers import DataCollatorForLanguageModeling
 
+from finetune.loop.planned_batches import IGNORED, Batch, PlannedBatches, plan_batches
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Batch = dict[str, torch.Tensor]
 
 
 def encode_texts(
@@ -31,23 +31,6 @@ def encode_texts(
         return_token_type_ids=False,
     )
     return [np.asarray(ids, dtype=np.int32) for ids in encoded["input_ids"]]
-
-
-def plan_batches(
-    lengths: np.ndarray, tokens_per_batch: int, generator: np.random.Generator
-) -> list[np.ndarray]:
-    """Row numbers of each batch: neighbours in length, rows × longest row ≤ the budget.
-
-    Rows of equal length are shuffled, then the batches; every row comes exactly once. The
-    number of batches depends on the lengths alone.
-    """
-    order = np.lexsort((generator.random(len(lengths)), lengths))
-    starts = [0]
-    for place, length in enumerate(lengths[order].tolist()):
-        if place > starts[-1] and (place - starts[-1] + 1) * length > tokens_per_batch:
-            starts.append(place)
-    batches = np.split(order, starts[1:])
-    return [batches[index] for index in generator.permutation(len(batches))]
 
 
 class Masker:
@@ -72,8 +55,8 @@ class Masker:
         return {"input_ids": masked, "attention_mask": attention_mask, "labels": labels}
 
 
-class TrainBatches:
-    """All steps of a training as a map-style dataset: step → masked batch."""
+class TrainBatches(PlannedBatches):
+    """All micro-batches of a training: texts of a token budget, masked anew each time."""
 
     def __init__(
         self,
@@ -82,7 +65,7 @@ class TrainBatches:
         *,
         tokens_per_batch: int,
         seed: int,
-        steps: int | None = None,
+        batches: int | None = None,
         epochs: float = 1,
     ) -> None:
         self.rows = rows
@@ -90,32 +73,36 @@ class TrainBatches:
         self.seed = seed
         self.tokens_per_batch = tokens_per_batch
         self.lengths = np.array([len(row) for row in rows])
-        self._epoch = -1
-        self._plan: list[np.ndarray] = []
-        self.per_epoch = len(self._epoch_plan(0))
-        self.steps = steps or max(1, round(epochs * self.per_epoch))
+        super().__init__(epochs=epochs, batches=batches)
 
-    def __len__(self) -> int:
-        return self.steps
+    def plan_epoch(self, epoch: int) -> list[np.ndarray]:
+        """Batches of row numbers; every row comes once an epoch."""
+        generator = np.random.default_rng([self.seed, epoch])
+        return plan_batches(self.lengths, self.tokens_per_batch, generator)
 
-    def __getitem__(self, step: int) -> Batch:
-        epoch, place = divmod(step, self.per_epoch)
-        numbers = self._epoch_plan(epoch)[place]
-        mask_seed = self.seed * 1_000_003 + step
-        return self.masker.mask_rows([self.rows[number] for number in numbers], mask_seed)
+    def make_batch(self, number: int, rows: np.ndarray, part: int) -> Batch:
+        """A masked batch; a part has the masks that its rows have in the whole."""
+        mask_seed = self.seed * 1_000_003 + number
+        batch = self.masker.mask_rows([self.rows[row] for row in rows], mask_seed)
+        if self.parts == 1:
+            return batch
+        own = slice(part, None, self.parts) if part < len(rows) else slice(0, 1)
+        width = int(self.lengths[rows[own]].max())
+        cut = {name: value[own, :width] for name, value in batch.items()}
+        if part >= len(rows):
+            cut["labels"] = torch.full_like(cut["labels"], IGNORED)
+        return cut
 
-    def tokens_before(self, step: int) -> int:
-        """Tokens seen, padding not counted, before ``step``."""
-        epoch, place = divmod(step, self.per_epoch)
+    @property
+    def per_epoch(self) -> int:
+        """Batches of an epoch."""
+        return len(self.plan_of(0))
+
+    def tokens_before(self, number: int) -> int:
+        """Tokens seen, padding not counted, before a batch."""
+        epoch, place = divmod(number, self.per_epoch)
         seen = epoch * int(self.lengths.sum())
-        return seen + sum(int(self.lengths[rows].sum()) for rows in self._epoch_plan(epoch)[:place])
-
-    def _epoch_plan(self, epoch: int) -> list[np.ndarray]:
-        if epoch != self._epoch:
-            generator = np.random.default_rng([self.seed, epoch])
-            self._plan = plan_batches(self.lengths, self.tokens_per_batch, generator)
-            self._epoch = epoch
-        return self._plan
+        return seen + sum(int(self.lengths[rows].sum()) for rows in self.plan_of(epoch)[:place])
 
 
 def held_out_batches(

@@ -7,35 +7,19 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from finetune.core.errors import FolderError, ModelError
 from finetune.core.files import publish_folder, read_json, write_json, write_text
 from finetune.core.provenance import collect_provenance
-from finetune.recipes.files import dump_recipe
-from finetune.recipes.text import PretrainRecipe
+from finetune.recipes.files import check_recipe, dump_recipe
+from finetune.recipes.pretraining import PretrainRecipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 METRICS = "kotune.pretrain/1"
 PROVENANCE = "kotune.provenance/1"
-
-
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """Refuse to replace a finished model unasked, and anything else ever; raises FolderError."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not is_pretrained(target):
-        raise FolderError(
-            "output is in use by something that is not a pretrained model",
-            received=target,
-            next_step="output=…",
-        )
-    if not overwrite:
-        raise FolderError(
-            "this model exists already",
-            received=target,
-            next_step="--overwrite, or another name=… or output=…",
-        )
 
 
 def is_pretrained(folder: Path) -> bool:
@@ -47,12 +31,20 @@ def is_pretrained(folder: Path) -> bool:
     return (folder / "model.safetensors").is_file()
 
 
+def read_metrics(folder: Path) -> tuple[PretrainRecipe, dict[str, Any]]:
+    """Recipe and figures of a pretrained folder; raises FolderError and RecipeError."""
+    content = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
+    recipe = check_recipe(PretrainRecipe, content, str(folder / "recipe.yaml"))
+    return recipe, read_json(folder / "metrics.json", METRICS)
+
+
 def write_model_folder(
     folder: Path,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     recipe: PretrainRecipe,
     metrics: dict[str, Any],
+    course: dict[str, Any],
 ) -> None:
     """Model with its masked-language head, tokenizer, recipe, figures, provenance and card.
 
@@ -70,7 +62,7 @@ def write_model_folder(
     model.save_pretrained(folder, safe_serialization=True)
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
     tokenizer.save_pretrained(folder)
-    provenance = collect_provenance(recipe.seed)
+    provenance = {**collect_provenance(recipe.seed), "training": course}
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
     write_json(folder / "metrics.json", METRICS, metrics)
     write_json(folder / "provenance.json", PROVENANCE, provenance)
@@ -118,7 +110,12 @@ def embed_model(folder: Path, target: Path) -> Path:
         raise FolderError(
             "not a pretrained model", received=folder, next_step="kotune pretrain RECIPE makes one"
         )
-    check_target(target, overwrite=True)
+    if not is_pretrained(target) and target.exists() and any(target.iterdir()):
+        raise FolderError(
+            "the copy's folder is in use by something that is not a pretrained model",
+            received=target,
+            next_step="--embed another folder",
+        )
     weights = load_file(folder / "model.safetensors")
     halved = {
         name: value.to(torch.float16) if value.is_floating_point() else value

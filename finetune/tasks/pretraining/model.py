@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
+from finetune.core.processes import process_count, process_rank
+from finetune.loop.ledger import is_out_of_memory
+from finetune.loop.planned_batches import IGNORED, Batch, sum_over_processes
 from finetune.models.loading import autocast_context, load_checked
 from finetune.models.source import BaseModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from finetune.recipes.text import ArchitectureSection
+    from finetune.recipes.pretraining import ArchitectureSection
 
-Batch = dict[str, torch.Tensor]
 POSITION_OFFSET = 2  # RoBERTa counts positions from pad_token_id + 1
 
 
@@ -82,16 +84,19 @@ def set_dropout(model: torch.nn.Module, probability: float) -> None:
             module.dropout_prob = probability
 
 
-def masked_logits(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def masked_logits(
+    model: Any, batch: Batch, *, whole: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and labels of the masked positions: float32 (masked, vocabulary), (masked,).
 
     The vocabulary is wide and the model narrow: logits of every position would be most of the
-    work, so hidden states are gathered before the head.
+    work, so hidden states are gathered before the head. ``whole`` asks for the whole forward,
+    which is all that a wrapped model offers.
     """
     labels = batch["labels"]
-    asked = labels != -100
+    asked = labels != IGNORED
     inputs = {name: value for name, value in batch.items() if name != "labels"}
-    head = masked_head(model)
+    head = None if whole else masked_head(model)
     if head is None:
         return model(**inputs).logits[asked].float(), labels[asked]
     hidden = model.base_model(**inputs).last_hidden_state
@@ -116,23 +121,42 @@ def masked_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
 
 
 def evaluate_masked(
-    model: PreTrainedModel, batches: Iterable[Batch], device: str, precision: str
+    model: PreTrainedModel, batches: Sequence[Batch], device: str, precision: str
 ) -> dict[str, Any]:
-    """Loss and accuracy over every masked position of ``batches``."""
+    """Loss and accuracy over every masked position of ``batches``, which processes share."""
     was_training = model.training
     model.eval()
     loss_sum, correct, count = 0.0, 0, 0
     with torch.no_grad(), autocast_context(device, precision):
-        for batch in batches:
-            logits, labels = masked_logits(
-                model, {name: value.to(device) for name, value in batch.items()}
-            )
-            loss_sum += float(functional.cross_entropy(logits, labels, reduction="sum"))
-            correct += int((logits.argmax(-1) == labels).sum())
-            count += len(labels)
+        for batch in batches[process_rank() :: process_count()]:
+            loss, right, masked = _measure_within_memory(model, batch, device)
+            loss_sum, correct, count = loss_sum + loss, correct + right, count + masked
     model.train(was_training)
+    loss_sum, correct, count = sum_over_processes([loss_sum, correct, count], device)
     return {
         "loss": loss_sum / max(1, count),
         "accuracy": correct / max(1, count),
-        "masked_tokens": count,
+        "masked_tokens": int(count),
     }
+
+
+def _measure_within_memory(
+    model: PreTrainedModel, batch: Batch, device: str
+) -> tuple[float, int, int]:
+    """Summed loss, hits and masked positions; out of memory takes one half after the other."""
+    try:
+        logits, labels = masked_logits(
+            model, {name: value.to(device) for name, value in batch.items()}
+        )
+        loss = float(functional.cross_entropy(logits, labels, reduction="sum"))
+        return loss, int((logits.argmax(-1) == labels).sum()), len(labels)
+    except (RuntimeError, MemoryError) as fault:
+        rows = len(batch["labels"])
+        if not is_out_of_memory(fault) or rows == 1:
+            raise
+    halves = [
+        {name: value[part] for name, value in batch.items()}
+        for part in (slice(0, rows // 2), slice(rows // 2, None))
+    ]
+    one, two = (_measure_within_memory(model, half, device) for half in halves)
+    return one[0] + two[0], one[1] + two[1], one[2] + two[2]

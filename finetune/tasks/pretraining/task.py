@@ -1,40 +1,32 @@
-"""Domain pretraining: plain text and a recipe in, a model folder out, on transformers.Trainer.
-
-Interrupted, the same command goes on from the last whole checkpoint and arrives at the same
-weights. Checkpoints lie beside the output and go when it is published.
-"""
+"""Pretraining as the story of a fine-tuning asks for it: plain text in, a model folder out."""
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import set_seed
+from transformers import TrainerCallback
 
-from finetune.core.errors import FolderError, RecipeError
-from finetune.core.files import publish_folder, write_text
-from finetune.core.provenance import git_state
+from finetune.core.errors import RecipeError
+from finetune.core.files import publish_folder
+from finetune.core.processes import is_main_process, process_count, wait_for_processes
 from finetune.data.plain_texts import PretrainTexts, load_texts
 from finetune.hardware.cpu_kernels import attention_for, quicken_dropout
-from finetune.hardware.precision import (
-    bound_primitive_caches,
-    choose_device,
-    choose_precision,
-    exact_fp32,
-)
-from finetune.loop.checkpoints import last_checkpoint
-from finetune.loop.interruption import stop_on_signal
+from finetune.hardware.host_memory import shape_memory
+from finetune.hardware.precision import choose_device, choose_precision
+from finetune.loop.ledger import BatchShape, Ledger
+from finetune.loop.planned_batches import Batch
+from finetune.loop.progress import Watch
+from finetune.loop.resumable import WEIGHTS
+from finetune.loop.trainer_setup import training_history
 from finetune.models.loading import load_base_tokenizer, load_tokenizer
-from finetune.models.source import BaseModel, resolve_base
-from finetune.recipes.files import dump_recipe, read_yaml
-from finetune.recipes.text import PretrainRecipe
+from finetune.models.source import resolve_base
+from finetune.recipes.pretraining import PretrainRecipe
 from finetune.tasks.pretraining.batches import Masker, TrainBatches, encode_texts, held_out_batches
-from finetune.tasks.pretraining.folder import check_target, write_model_folder
+from finetune.tasks.pretraining.folder import is_pretrained, read_metrics, write_model_folder
 from finetune.tasks.pretraining.model import (
     build_roberta,
     evaluate_masked,
@@ -43,132 +35,226 @@ from finetune.tasks.pretraining.model import (
     set_dropout,
 )
 from finetune.tasks.pretraining.tokenizer import train_tokenizer
-from finetune.tasks.pretraining.trainer import build_trainer
+from finetune.tasks.pretraining.trainer import MaskedTrainer, build_trainer
+from finetune.tasks.task import Built, Finished, Job, Outcome, Report, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Report = Callable[[str], None]
 # What may differ when a run goes on: how far and how fast, never what is learnt from what.
-CHANGEABLE = {"epochs", "max_steps", "learning_rate", "weight_decay", "dropout", "warmup_steps"} | {
-    *("scheduler", "decay_ratio", "precision", "device"),
-    *("logging_steps", "save_steps", "eval_steps"),
-}
+CHANGEABLE = frozenset(
+    {"epochs", "max_steps", "learning_rate", "weight_decay", "dropout", "warmup_steps"}
+    | {"warmup_ratio", "scheduler", "scheduler_kwargs", "decay_ratio", "precision", "device"}
+    | {"logging_steps", "eval_steps", "max_grad_norm"}
+)
 
 
 @dataclass(frozen=True)
-class PretrainJob:
+class PretrainJob(Job):
     """What a pretraining works with, once everything was found and checked."""
 
     recipe: PretrainRecipe
-    base: BaseModel | None
     texts: PretrainTexts
+
+    @property
+    def data_fingerprint(self) -> str:
+        """SHA-256 over the texts."""
+        return self.texts.summary["sha256"]
+
+    @property
+    def changeable(self) -> frozenset[str]:
+        """Keys of ``training`` that may change while the run goes on."""
+        return CHANGEABLE
+
+
+@dataclass(frozen=True)
+class PretrainBuilt(Built):
+    """The model, its tokenizer, its batches and those of the held-out texts."""
+
     tokenizer: PreTrainedTokenizerBase
-    device: str
-    precision: str
+    batches: TrainBatches
+    held_out: list[Batch]
 
 
-@exact_fp32()
-def pretrain(recipe: PretrainRecipe, *, overwrite: bool = False, report: Report = print) -> Path:
-    """Pretrain what the recipe says and publish the model folder, whole or not at all.
+class PretrainTask(Task):
+    """Masked-language modelling on plain text, from scratch or from a model."""
 
-    Raises RecipeError, DataError, ModelError or FolderError before anything heavy begins.
-    """
-    target = Path(recipe.folder)
-    check_target(target, overwrite=overwrite)
-    git_state()
-    bound_primitive_caches()
-    work = work_folder(target)
-    changed = check_same_run(work, recipe)
-    job = prepare_job(recipe, work)
-    counts = job.texts.summary
-    report(
-        f"corpus {counts['path']}: {counts['train_texts']:,} texts, {counts['held_out_texts']:,} "
-        f"held out, {counts['duplicates_dropped']:,} duplicates and {counts['empty_dropped']:,} "
-        f"empty ones dropped; vocabulary {len(job.tokenizer):,}"
-    )
-    if changed:
-        report(f"{', '.join(changed)}: not as it began; what is left goes by the new values")
-    set_seed(recipe.seed)
-    model = _build_model(job)
-    _check_length(model, recipe)
-    write_text(work / "recipe.yaml", dump_recipe(recipe))
-    metrics = _train(job, model, work, report)
-    with publish_folder(target) as folder:
-        write_model_folder(folder, model, job.tokenizer, recipe, metrics)
-    shutil.rmtree(work)
-    report(f"model folder {target}")
-    return target
+    document = "metrics.json"
+    folder_kind = "pretrained model"
+    keeps = WEIGHTS  # the last: the schedule cools down to them
+    headline = (("loss", "loss", ".4f"), ("accuracy", "accuracy", ".2%"))
 
-
-def work_folder(target: Path) -> Path:
-    """Where checkpoints and the tokenizer of an unfinished run lie: beside its output."""
-    return target.parent / f".{target.name}.checkpoints"
-
-
-def check_same_run(work: Path, recipe: PretrainRecipe) -> list[str]:
-    """The training keys of an unfinished run that the recipe changes, of those that may.
-
-    Raises FolderError, naming the keys, where the checkpoints are another run's.
-    """
-    saved = work / "recipe.yaml"
-    if not saved.is_file():
-        return []
-    then = read_yaml(saved)
-    now = recipe.model_dump(mode="json")
-    differ = [
-        f"training.{key}"
-        for key in sorted(CHANGEABLE)
-        if then["training"].get(key) != now["training"][key]
-    ]
-    for section in (then, now):
-        section["training"] = {
-            key: value for key, value in section["training"].items() if key not in CHANGEABLE
-        }
-    changed = [key for key in now if now[key] != then.get(key)]
-    if changed:
-        raise FolderError(
-            f"an unfinished run of other settings is in the way: {', '.join(changed)} differ",
-            received=work,
-            next_step=f"the recipe it began with, another output=…, or rm -r {work}",
-        )
-    return differ
-
-
-def prepare_job(recipe: PretrainRecipe, work: Path) -> PretrainJob:
-    """Find model, device, texts and tokenizer; the cheap mistakes are told first."""
-    device = choose_device(recipe.training.device)
-    precision = choose_precision(recipe.training.precision, device)
-    base = resolve_base(recipe.model, recipe.revision) if recipe.model else None
-    split_seed = recipe.corpus.split_seed
-    texts = load_texts(recipe.corpus, recipe.seed if split_seed is None else split_seed)
-    if base:
-        tokenizer = load_base_tokenizer(base)
-        if tokenizer.mask_token is None:
+    def prepare(self, recipe: PretrainRecipe) -> PretrainJob:
+        """Base model, device and texts."""
+        device = choose_device(recipe.training.device)
+        precision = choose_precision(recipe.training.precision, device)
+        base = resolve_base(**recipe.base_model) if recipe.base_model else None
+        if base and load_base_tokenizer(base).mask_token is None:
             raise RecipeError("the model's tokenizer has no mask token", received=recipe.model)
-        return PretrainJob(recipe, base, texts, tokenizer, device, precision)
-    if not (work / "tokenizer").is_dir():
+        split_seed = recipe.corpus.split_seed
+        texts = load_texts(recipe.corpus, recipe.seed if split_seed is None else split_seed)
+        return PretrainJob(recipe, base, device, precision, texts)
+
+    def report_data(self, job: PretrainJob, report: Report) -> None:
+        """Texts to learn from and to measure on, and what was dropped."""
+        counts = job.texts.summary
+        report(
+            f"corpus {counts['path']}: {counts['train_texts']:,} texts, "
+            f"{counts['held_out_texts']:,} held out, {counts['duplicates_dropped']:,} duplicates "
+            f"and {counts['empty_dropped']:,} empty ones dropped"
+        )
+
+    def build(self, job: PretrainJob, work: Path, report: Report) -> PretrainBuilt:
+        """Tokenizer, model and batches."""
+        training, seed = job.recipe.training, job.recipe.seed
+        shape_memory(job.recipe, job.device)
+        tokenizer = _open_tokenizer(job, work / "tokenizer")
+        model = _build_model(job, tokenizer)
+        _check_length(model, job.recipe)
+        masker = Masker(tokenizer, training.mask_probability)
+        steps = training.max_steps
+        batches = TrainBatches(
+            encode_texts(tokenizer, job.texts.train, training.max_length),
+            masker,
+            tokens_per_batch=training.tokens_per_batch,
+            seed=seed,
+            batches=None if steps is None else steps * training.gradient_accumulation_steps,
+            epochs=training.epochs,
+        )
+        held_out = held_out_batches(
+            encode_texts(tokenizer, job.texts.held_out, training.max_length),
+            masker,
+            tokens_per_batch=training.tokens_per_batch,
+            seed=seed,
+        )
+        _report_model(job, model, tokenizer, batches, report)
+        return PretrainBuilt(job, model, None, tokenizer, batches, held_out)
+
+    def watch(self, job: PretrainJob, built: PretrainBuilt) -> Watch:
+        """The loss on held-out texts; every log line, for these trainings are long."""
+        training = job.recipe.training
+        whole = training.gradient_accumulation_steps
+        return Watch(
+            "loss",
+            False,
+            training.save_steps,
+            job.device,
+            unit="tokens",
+            seen=lambda steps: built.batches.tokens_before(steps * whole),
+            every_log=True,
+        )
+
+    def batch_shape(self, job: PretrainJob, built: PretrainBuilt) -> BatchShape:
+        """Whole batches."""
+        return built.batches.shape(job.recipe.training.gradient_accumulation_steps)
+
+    def make_trainer(
+        self,
+        job: PretrainJob,
+        built: PretrainBuilt,
+        ledger: Ledger,
+        callbacks: Sequence[TrainerCallback],
+        checkpoints: Path,
+    ) -> MaskedTrainer:
+        """Batches in their order, loss at masked positions only."""
+        return build_trainer(
+            model=built.model,
+            batches=built.batches,
+            held_out=built.held_out,
+            training=job.recipe.training,
+            device=job.device,
+            precision=job.precision,
+            seed=job.recipe.seed,
+            checkpoints=checkpoints,
+            ledger=ledger,
+            callbacks=callbacks,
+        )
+
+    def write(
+        self,
+        job: PretrainJob,
+        built: PretrainBuilt,
+        outcome: Outcome,
+        folder: Path,
+        report: Report,
+    ) -> None:
+        """The model folder: weights, tokenizer, recipe, figures, provenance and card."""
+        held_out = evaluate_masked(built.model.to(job.device), built.held_out, job.device, "fp32")
+        report(
+            f"held-out loss {held_out['loss']:.4f}, masked accuracy {held_out['accuracy']:.2%} "
+            f"({held_out['masked_tokens']:,} masked tokens, fp32)"
+        )
+        batches = outcome.state.global_step * job.recipe.training.gradient_accumulation_steps
+        metrics = {
+            "held_out": held_out,
+            "epochs": built.batches.epoch_of(batches),
+            "tokens_seen": built.batches.tokens_before(batches),
+            "tokens_per_epoch": int(built.batches.lengths.sum()),
+            "parameters": sum(one.numel() for one in built.model.parameters()),
+            "device": job.device,
+            "precision": job.precision,
+            **outcome.figures,
+            "base": job.base.as_dict() if job.base else None,
+            "corpus": job.texts.summary,
+            "history": training_history(outcome.state.log_history),
+        }
+        write_model_folder(
+            folder, built.model, built.tokenizer, job.recipe, metrics, outcome.course
+        )
+
+    def is_finished(self, folder: Path) -> bool:
+        """Whether ``folder`` is what a pretraining writes."""
+        return is_pretrained(folder)
+
+    def read_finished(self, folder: Path) -> Finished | None:
+        """What the model folder says of its training; None where it is none yet."""
+        if not is_pretrained(folder):
+            return None
+        recipe, metrics = read_metrics(folder)
+        names = [name for name, _, _ in self.headline]
+        return Finished(
+            recipe=recipe,
+            method=recipe.method,
+            data_fingerprint=metrics["corpus"]["sha256"],
+            steps=metrics["steps"],
+            training_time_s=metrics["training_time_s"],
+            figures={"held_out": {name: metrics["held_out"][name] for name in names}},
+        )
+
+
+def _open_tokenizer(job: PretrainJob, folder: Path) -> PreTrainedTokenizerBase:
+    """The base's tokenizer, or one trained on the texts, once however often a run starts."""
+    if job.base:
+        return load_base_tokenizer(job.base)
+    recipe = job.recipe
+    if is_main_process() and not folder.is_dir():
         tokenizer = train_tokenizer(
-            texts.train,
+            job.texts.train,
             vocabulary_size=recipe.tokenizer.vocabulary_size,
             min_frequency=recipe.tokenizer.min_frequency,
             max_length=recipe.architecture.max_positions - 2,
         )
-        with publish_folder(work / "tokenizer") as folder:
-            tokenizer.save_pretrained(folder)
-    return PretrainJob(recipe, base, texts, load_tokenizer(work / "tokenizer"), device, precision)
+        with publish_folder(folder) as place:
+            tokenizer.save_pretrained(place)
+    wait_for_processes()
+    return load_tokenizer(folder)
 
 
-def _build_model(job: PretrainJob) -> PreTrainedModel:
+def _build_model(job: PretrainJob, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     training = job.recipe.training
-    attention = attention_for(job.device, job.precision, training.max_length, training.dropout)
+    auto = training.cpu_kernels == "auto"
+    attention = (
+        attention_for(job.device, job.precision, training.max_length, training.dropout)
+        if auto
+        else None
+    )
     if job.base:
         model = load_masked_model(job.base, attention)
     else:
-        model = build_roberta(job.recipe.architecture, job.tokenizer, attention)
+        model = build_roberta(job.recipe.architecture, tokenizer, attention)
     if training.dropout is not None:
         set_dropout(model, training.dropout)
-    return quicken_dropout(model) if job.device == "cpu" else model
+    return quicken_dropout(model) if auto and job.device == "cpu" else model
 
 
 def _check_length(model: PreTrainedModel, recipe: PretrainRecipe) -> None:
@@ -181,66 +267,20 @@ def _check_length(model: PreTrainedModel, recipe: PretrainRecipe) -> None:
         )
 
 
-def _train(job: PretrainJob, model: PreTrainedModel, work: Path, report: Report) -> dict[str, Any]:
-    """Train to the last step, from a checkpoint where there is one; figures of the result."""
-    training, seed = job.recipe.training, job.recipe.seed
-    masker = Masker(job.tokenizer, training.mask_probability)
-    batches = TrainBatches(
-        encode_texts(job.tokenizer, job.texts.train, training.max_length),
-        masker,
-        tokens_per_batch=training.tokens_per_batch,
-        seed=seed,
-        steps=training.max_steps,
-        epochs=training.epochs,
-    )
-    held_out = held_out_batches(
-        encode_texts(job.tokenizer, job.texts.held_out, training.max_length),
-        masker,
-        tokens_per_batch=training.tokens_per_batch,
-        seed=seed,
-    )
-    checkpoint = last_checkpoint(work / "steps", report)
+def _report_model(
+    job: PretrainJob,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batches: TrainBatches,
+    report: Report,
+) -> None:
+    training = job.recipe.training
+    whole = training.gradient_accumulation_steps
     parameters = sum(parameter.numel() for parameter in model.parameters())
     report(
-        f"{parameters:,} parameters, {len(batches):,} steps of at most "
-        f"{training.tokens_per_batch:,} tokens ({batches.per_epoch:,} an epoch of "
-        f"{batches.lengths.sum():,}), {job.precision} on {job.device}, "
+        f"{parameters:,} parameters, vocabulary {len(tokenizer):,}, {-(-len(batches) // whole):,} "
+        f"steps of {whole} × at most {training.tokens_per_batch:,} tokens ({batches.per_epoch:,} "
+        f"batches and {batches.lengths.sum():,} tokens an epoch), {job.precision} on {job.device}, "
         f"{torch.get_num_threads()} threads"
-        + (f"; going on from {checkpoint.folder.name}" if checkpoint else "")
+        + (f", {process_count()} processes" if process_count() > 1 else "")
     )
-    began = time.perf_counter()
-    with stop_on_signal() as request:
-        trainer = build_trainer(
-            model=model,
-            batches=batches,
-            held_out=held_out,
-            training=training,
-            device=job.device,
-            precision=job.precision,
-            seed=seed,
-            checkpoints=work / "steps",
-            request=request,
-        )
-        trainer.resume(checkpoint)
-    if request.asked and not trainer.finished:
-        report(f"saved at step {trainer.state.global_step} of {trainer.state.max_steps}")
-        raise KeyboardInterrupt
-    figures = evaluate_masked(model, held_out, job.device, "fp32")
-    report(
-        f"held-out loss {figures['loss']:.4f}, masked accuracy {figures['accuracy']:.2%} "
-        f"({figures['masked_tokens']:,} masked tokens, fp32)"
-    )
-    return {
-        "held_out": figures,
-        "steps": trainer.state.global_step,
-        "epochs": trainer.state.global_step / batches.per_epoch,
-        "tokens_seen": batches.tokens_before(trainer.state.global_step),
-        "tokens_per_epoch": int(batches.lengths.sum()),
-        "parameters": parameters,
-        "device": job.device,
-        "precision": job.precision,
-        "training_time_s_since_last_start": time.perf_counter() - began,
-        "base": job.base.as_dict() if job.base else None,
-        "corpus": job.texts.summary,
-        "history": trainer.state.log_history,
-    }

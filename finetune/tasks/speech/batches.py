@@ -13,17 +13,16 @@ import torch
 
 from finetune.data.audio import to_float
 from finetune.data.recordings import Waves
+from finetune.loop.planned_batches import IGNORED, Batch, PlannedBatches, plan_batches
 from finetune.recipes.speech import AugmentSection
 from finetune.tasks.speech.ctc import normalize
 
-Batch = dict[str, torch.Tensor]
 QUIETEST_NOISE_DB = 40.0
-IGNORED = -100  # a label that is padding
 ROOM_NOISE = 1e-4  # in a pause: digital silence is found nowhere else
 
 
-class SpeechBatches:
-    """All steps of a training as a map-style dataset: step → batch."""
+class SpeechBatches(PlannedBatches):
+    """All micro-batches of a training: recordings joined to sequences, changed and padded."""
 
     def __init__(
         self,
@@ -36,7 +35,7 @@ class SpeechBatches:
         masked: bool,
         batch_seconds: float,
         epochs: float,
-        steps: int | None,
+        batches: int | None,
         seed: int,
         least_samples: int = 0,
         normalized: bool = True,
@@ -45,50 +44,37 @@ class SpeechBatches:
         self.seconds = np.asarray(seconds, dtype=np.float64)
         self.augment, self.masked, self.normalized = augment, masked, normalized
         self.batch_seconds, self.seed, self.least_samples = batch_seconds, seed, least_samples
-        self._epoch, self._plan = -1, []
-        self.starts = [0]
-        whole, part = int(epochs), epochs - int(epochs)
-        for epoch in range(whole + (part > 0)):
-            share = 1.0 if epoch < whole else part
-            self.starts.append(
-                self.starts[-1] + max(1, round(share * len(self._epoch_plan(epoch))))
-            )
-            if steps is not None and self.starts[-1] >= steps:
-                break
-        self.steps = self.starts[-1] if steps is None else steps
-        while self.starts[-1] < self.steps:
-            size = len(self._epoch_plan(len(self.starts) - 1))
-            self.starts.append(self.starts[-1] + size)
+        super().__init__(epochs=epochs, batches=batches)
 
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, step: int) -> Batch:
-        epoch = int(np.searchsorted(self.starts, step, side="right")) - 1
-        sequences = self._epoch_plan(epoch)[step - self.starts[epoch]]
-        generator = np.random.default_rng([self.seed, 1, step])
-        values = [self._join(rows, generator) for rows in sequences]
-        labels = [self.encode(" ".join(self.texts[row] for row in rows)) for rows in sequences]
-        return pad_batch(values, labels, masked=self.masked)
-
-    @property
-    def per_epoch(self) -> int:
-        """Steps of the first epoch."""
-        return self.starts[1]
-
-    def _epoch_plan(self, epoch: int) -> list[list[list[int]]]:
+    def plan_epoch(self, epoch: int) -> list[list[list[int]]]:
         """Batches of sequences of recordings; every recording comes once an epoch."""
-        if epoch == self._epoch:
-            return self._plan
         generator = np.random.default_rng([self.seed, 0, epoch])
         most = self.augment.joined
         if epoch < self.augment.growing_epochs:
             most = 1 + (most - 1) * epoch // self.augment.growing_epochs
-        sequences = _cut(generator.permutation(len(self.waves)), most, generator)
+        sequences = _cut(generator.permutation(len(self.seconds)), most, generator)
         lengths = [self._expected_seconds(rows) for rows in sequences]
-        self._plan = plan_batches(sequences, lengths, self.batch_seconds, generator)
-        self._epoch = epoch
-        return self._plan
+        plan = plan_batches(lengths, self.batch_seconds, generator)
+        return [[sequences[place] for place in places.tolist()] for places in plan]
+
+    def make_batch(self, number: int, rows: list[list[int]], part: int) -> Batch:
+        """Values, labels and mask; of a part, also its ``weight`` in the batch's mean loss."""
+        generator = np.random.default_rng([self.seed, 1, number])
+        values = [self._join(sequence, generator) for sequence in rows]
+        labels = [self.encode(" ".join(self.texts[row] for row in sequence)) for sequence in rows]
+        if self.parts == 1:
+            return pad_batch(values, labels, masked=self.masked)
+        own = list(range(part, len(rows), self.parts)) or [0]
+        batch = pad_batch(
+            [values[place] for place in own], [labels[place] for place in own], masked=self.masked
+        )
+        count = len(own) if part < len(rows) else 0
+        return {**batch, "weight": torch.tensor(count * self.parts / len(rows))}
+
+    def seconds_before(self, number: int) -> float:
+        """Seconds of recordings, each as often as it came, before a batch."""
+        epochs = self.epoch_of(number)
+        return epochs * float(self.seconds.sum())
 
     def _expected_seconds(self, rows: Sequence[int]) -> float:
         pauses = (len(rows) + 1) * self.augment.pause_s / 2
@@ -109,26 +95,6 @@ class SpeechBatches:
     def _pause(self, generator: np.random.Generator) -> np.ndarray:
         samples = int(generator.random() * self.augment.pause_s * self.waves.rate_hz)
         return generator.standard_normal(samples, dtype=np.float32) * np.float32(ROOM_NOISE)
-
-
-def plan_batches(
-    sequences: Sequence[list[int]],
-    lengths: Sequence[float],
-    batch_seconds: float,
-    generator: np.random.Generator,
-) -> list[list[list[int]]]:
-    """Sequences grouped with their neighbours in length, in batches in random order.
-
-    Number of sequences × longest stays within ``batch_seconds``; a longer one stands alone.
-    """
-    values = np.asarray(lengths)
-    order = np.lexsort((generator.random(len(values)), values)).tolist()
-    batches: list[list[list[int]]] = [[]]
-    for place in order:
-        if batches[-1] and (len(batches[-1]) + 1) * values[place] > batch_seconds:
-            batches.append([])
-        batches[-1].append(sequences[place])
-    return [batches[index] for index in generator.permutation(len(batches))]
 
 
 def change(wave: np.ndarray, augment: AugmentSection, generator: np.random.Generator) -> np.ndarray:

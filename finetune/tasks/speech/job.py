@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 
 from finetune.adapters.attach import count_parameters
 from finetune.core.errors import DataError
+from finetune.core.processes import is_main_process, process_count, wait_for_processes
 from finetune.data.recordings import (
     SpeechCorpus,
     Waves,
@@ -19,9 +19,12 @@ from finetune.data.recordings import (
     unknown_characters,
     without_unknown,
 )
+from finetune.hardware.cpu_kernels import quicken_dropout
+from finetune.hardware.host_memory import shape_memory
 from finetune.hardware.precision import choose_device, choose_precision
-from finetune.models.source import BaseModel, resolve_base
+from finetune.models.source import resolve_base
 from finetune.recipes.speech import SpeechRecipe
+from finetune.tasks.speech.batches import SpeechBatches
 from finetune.tasks.speech.ctc import SpeechSettings, read_speech_settings
 from finetune.tasks.speech.model import (
     attach_speech_adapter,
@@ -31,73 +34,132 @@ from finetune.tasks.speech.model import (
     make_processor,
     prepare_training,
 )
-
-Report = Callable[[str], None]
+from finetune.tasks.task import Built, Job, Report
 
 
 @dataclass(frozen=True)
-class SpeechJob:
+class SpeechJob(Job):
     """What a speech run works with, once everything was found and checked."""
 
     recipe: SpeechRecipe
-    base: BaseModel | None  # None: from scratch
     corpus: SpeechCorpus
-    device: str
-    precision: str
+
+    @property
+    def data_fingerprint(self) -> str:
+        """SHA-256 over the rows of the three splits."""
+        return self.corpus.fingerprint
 
 
 @dataclass(frozen=True)
-class Ready:
-    """The model to train, and what turns text into labels and frames into text."""
+class SpeechBuilt(Built):
+    """The model to train, its batches, and what turns frames into text.
 
-    model: Any
-    tokenizer: Any
+    ``folder`` holds processor and config; ``before`` the metrics of a pretrained model before
+    training, under "before".
+    """
+
+    folder: Path
     settings: SpeechSettings
     new_head: bool
     waves: dict[str, Waves]
+    batches: SpeechBatches
+    before: dict[str, Any]
 
 
 def prepare_job(recipe: SpeechRecipe) -> SpeechJob:
     """Find base model, device and data; the cheap mistakes are told first."""
-    source = recipe.model.source
-    base = resolve_base(source, recipe.model.revision) if source else None
+    base = resolve_base(**recipe.base_model) if recipe.base_model else None
     device = choose_device(recipe.training.device)
     precision = choose_precision(recipe.training.precision, device)
-    return SpeechJob(recipe, base, load_speech_corpus(recipe.data, recipe.seed), device, precision)
+    return SpeechJob(recipe, base, device, precision, load_speech_corpus(recipe.data, recipe.seed))
 
 
-def prepare_model(job: SpeechJob, folder: Path, report: Report) -> Ready:
-    """Processor and model, written and ready to train; recordings at the model's rate."""
-    recipe, target = job.recipe, folder / "model"
+def build_model(job: SpeechJob, work: Path, report: Report) -> SpeechBuilt:
+    """Processor and model, written to ``work`` and ready to train; recordings at its rate."""
+    recipe, target = job.recipe, work / "model"
+    shape_memory(recipe, job.device)
+    processor, new_head = open_processor(job, target)
+    _drop_unknown(job.corpus, processor.tokenizer, report)
+    model = _load_model(job, processor.tokenizer, new_head=new_head)
+    if is_main_process():
+        model.config.save_pretrained(target)
+    wait_for_processes()
+    adapted = attach_speech_adapter(model, recipe.adapter)
+    if job.device == "cpu" and recipe.training.cpu_kernels == "auto":
+        adapted = quicken_dropout(adapted)
+    adapted = adapted.to(job.device)
+    _report_model(job, adapted, len(processor.tokenizer), report)
+    settings = read_speech_settings(target, recipe.export.chunk_s, recipe.export.stride_s)
+    waves = {name: Waves(frame, settings.rate_hz) for name, frame in job.corpus.splits.items()}
+    batches = plan_training(job, settings, waves["train"], processor.tokenizer)
+    return SpeechBuilt(job, adapted, None, target, settings, new_head, waves, batches, before={})
+
+
+def open_processor(job: SpeechJob, folder: Path) -> tuple[Any, bool]:
+    """The Wav2Vec2Processor, written to ``folder``, and whether its characters are new."""
+    from transformers import Wav2Vec2Processor
+
     processor = load_processor(job.base) if job.base else None
     new_head = processor is None
-    if processor is None:
-        rate_hz = recipe.architecture.sampling_rate_hz
-        processor = make_processor(characters_of(job.corpus.train["text"]), rate_hz, target)
-    else:
-        processor.save_pretrained(target)
-    _drop_unknown(job.corpus, processor.tokenizer, report)
-    labels = len(processor.tokenizer)
+    if is_main_process() and processor is None:
+        rate_hz = job.recipe.architecture.sampling_rate_hz
+        make_processor(characters_of(job.corpus.train["text"]), rate_hz, folder)
+    elif is_main_process():
+        processor.save_pretrained(folder)
+    wait_for_processes()
+    return Wav2Vec2Processor.from_pretrained(folder, local_files_only=True), new_head
+
+
+def _load_model(job: SpeechJob, tokenizer: Any, *, new_head: bool) -> Any:
+    """The wav2vec2 without its adapter, prepared for training."""
+    recipe, labels = job.recipe, len(tokenizer)
     if job.base is None:
-        blank = processor.tokenizer.pad_token_id
-        model = build_wav2vec2(recipe.architecture, labels, blank, recipe.seed)
+        model = build_wav2vec2(recipe.architecture, labels, tokenizer.pad_token_id, recipe.seed)
         model.kotune_new_modules = ["lm_head"]
     else:
         model = load_wav2vec2(job.base, labels=labels if new_head else None, seed=recipe.seed)
     frozen = recipe.model.freeze_feature_encoder
     frozen = job.base is not None if frozen is None else frozen
     prepare_training(model, recipe.augment, frozen=frozen)
-    model.config.save_pretrained(target)
-    adapted = attach_speech_adapter(model, recipe.adapter).to(job.device)
-    settings = read_speech_settings(target, recipe.export.chunk_s, recipe.export.stride_s)
-    waves = {name: Waves(frame, settings.rate_hz) for name, frame in job.corpus.splits.items()}
-    count = count_parameters(adapted)
+    return model
+
+
+def plan_training(
+    job: SpeechJob, settings: SpeechSettings, waves: Waves, tokenizer: Any
+) -> SpeechBatches:
+    """Every micro-batch of the training."""
+    recipe, train = job.recipe, job.corpus.train
+    training = recipe.training
+    steps = training.max_steps
+    return SpeechBatches(
+        waves,
+        train["seconds"].tolist(),
+        train["text"].tolist(),
+        lambda text: tokenizer(text).input_ids,
+        augment=recipe.augment,
+        masked=settings.masked,
+        batch_seconds=training.batch_seconds,
+        epochs=training.epochs,
+        batches=None if steps is None else steps * training.gradient_accumulation_steps,
+        seed=recipe.seed,
+        least_samples=_least_samples(settings, recipe.augment.mask_time_length),
+        normalized=settings.normalize,
+    )
+
+
+def _least_samples(settings: SpeechSettings, mask_time_length: int) -> int:
+    """SpecAugment refuses sequences shorter than its mask."""
+    return settings.receptive_field + (mask_time_length + 1) * settings.hop
+
+
+def _report_model(job: SpeechJob, model: Any, labels: int, report: Report) -> None:
+    count = count_parameters(model)
     report(
-        f"{recipe.adapter.method} on {job.base.source if job.base else 'a new wav2vec2'}: "
+        f"{job.recipe.method} on {job.base.source if job.base else 'a new wav2vec2'}: "
         f"{count.trainable:,} of {count.total:,} parameters trained, {labels} characters, "
         f"{job.precision} on {job.device}, {torch.get_num_threads()} threads"
+        + (f", {process_count()} processes" if process_count() > 1 else "")
     )
-    return Ready(adapted, processor.tokenizer, settings, new_head, waves)
 
 
 def _drop_unknown(corpus: SpeechCorpus, tokenizer: Any, report: Report) -> None:

@@ -10,7 +10,14 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from finetune.data.audio import AudioSource, describe_audio, read_audio, stream_audio
-from finetune.tasks.speech.ctc import Frames, SpeechSettings, decode_ids, run_many, stream_ids
+from finetune.tasks.speech.ctc import (
+    BATCH_S,
+    Frames,
+    SpeechSettings,
+    decode_ids,
+    run_many,
+    stream_ids,
+)
 
 WINDOW_S = 300.0  # short recordings held at once to share batches
 
@@ -56,9 +63,12 @@ def transcribe_sources(
 
 
 def transcribe_waves(
-    waves: list[np.ndarray], settings: SpeechSettings, frames: Frames
+    waves: list[np.ndarray],
+    settings: SpeechSettings,
+    frames: Frames,
+    *,
+    batch_s: float = BATCH_S,
 ) -> list[str]:
     """Text of short recordings at the model's rate, each as a whole, batched by length."""
-    return [
-        decode_ids(logits.argmax(axis=-1), settings) for logits in run_many(waves, settings, frames)
-    ]
+    found = run_many(waves, settings, frames, batch_s=batch_s)
+    return [decode_ids(logits.argmax(axis=-1), settings) for logits in found]

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 
 from finetune import run_folder
-from finetune.loop.out_of_memory import is_out_of_memory
+from finetune.loop.ledger import is_out_of_memory
 from finetune.metrics.classification import classification_metrics
 from finetune.models.loading import predict_logits
-from finetune.tasks.text.job import Job
+from finetune.tasks.text.job import TextJob
 
 Report = Callable[[str], None]
 
 
 def predict_splits(
-    job: Job, model: torch.nn.Module, folder: Path, report: Report
+    job: TextJob, model: torch.nn.Module, folder: Path, report: Report
 ) -> dict[str, Any]:
     """Logits of every validation and test row in fp32, stored; metrics of each split."""
     model.eval()
@@ -43,7 +43,7 @@ def predict_splits(
     return metrics
 
 
-def _predict_within_memory(job: Job, model: torch.nn.Module, texts: list[str]) -> np.ndarray:
+def _predict_within_memory(job: TextJob, model: torch.nn.Module, texts: list[str]) -> np.ndarray:
     """Logits; out of memory halves the batch and begins again."""
     batch_size = job.recipe.training.eval_batch_size
     while True:

@@ -12,27 +12,31 @@ from finetune.adapters.method_training import start_method
 from finetune.core.preparation import Preparation
 from finetune.data.reviews import Corpus, load_corpus
 from finetune.hardware.cpu_kernels import attention_for, quicken_dropout
-from finetune.hardware.host_memory import keep_compact
+from finetune.hardware.host_memory import shape_memory
 from finetune.hardware.precision import choose_device, choose_precision
 from finetune.models.encoding import choose_preparation
 from finetune.models.loading import load_base, load_base_tokenizer
 from finetune.models.source import BaseModel, resolve_base
 from finetune.recipes.methods import METHODS
 from finetune.recipes.text import FinetuneRecipe
+from finetune.tasks.task import Job
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Job:
+class TextJob(Job):
     """What a run works with, once everything was found and checked."""
 
     recipe: FinetuneRecipe
     base: BaseModel
     corpus: Corpus
     tokenizer: PreTrainedTokenizerBase
-    device: str
-    precision: str
+
+    @property
+    def data_fingerprint(self) -> str:
+        """SHA-256 over every split's rows, texts and labels."""
+        return self.corpus.fingerprint
 
     @property
     def preparation(self) -> Preparation:
@@ -45,18 +49,13 @@ class Job:
         return list(self.recipe.data.labels.values())
 
 
-def prepare_job(recipe: FinetuneRecipe) -> Job:
+def prepare_job(recipe: FinetuneRecipe) -> TextJob:
     """Find base model, device, data and tokenizer; the cheap mistakes are told first."""
-    base = resolve_base(
-        recipe.model.source,
-        recipe.model.revision,
-        random_weights=recipe.model.random_weights,
-        seed=recipe.seed,
-    )
+    base = resolve_base(**recipe.base_model)
     device = choose_device(recipe.training.device)
     precision = choose_precision(recipe.training.precision, device)
     corpus = load_corpus(recipe.data, recipe.seed, recipe.model.preparation.of_texts)
-    return Job(recipe, base, corpus, load_base_tokenizer(base), device, precision)
+    return TextJob(recipe, base, device, precision, corpus, load_base_tokenizer(base))
 
 
 def recipe_attention(recipe: FinetuneRecipe, device: str, precision: str) -> str | None:
@@ -85,21 +84,7 @@ def adapt_model(model: torch.nn.Module, recipe: FinetuneRecipe, device: str) -> 
     return quicken_dropout(adapted) if quick else adapted
 
 
-def shape_memory(recipe: FinetuneRecipe, device: str) -> None:
-    """Have this process's malloc do what the recipe asks, before the model is built."""
-    if device == "cpu":
-        keep_compact(wants_compact_memory(recipe))
-
-
-def wants_compact_memory(recipe: FinetuneRecipe) -> bool:
-    """Whether a CPU run gives time for memory: ``auto`` is yes where the recipe does so anyway."""
-    asked = recipe.training.cpu_memory
-    if asked == "auto":
-        return recipe.training.gradient_checkpointing or METHODS[recipe.adapter.method].quantised
-    return asked == "compact"
-
-
-def build_model(job: Job) -> torch.nn.Module:
+def build_model(job: TextJob) -> torch.nn.Module:
     """Base model with a new head, adapter attached, on its device, ready to train."""
     recipe = job.recipe
     shape_memory(recipe, job.device)

@@ -19,7 +19,7 @@ from finetune.core.processes import is_sharded
 from finetune.hardware.frozen_base import Originals, hold_frozen
 from finetune.hardware.precision import failing_step
 from finetune.loop.checkpoints import disk_errors
-from finetune.tasks.text.job import Job, build_model
+from finetune.tasks.text.job import TextJob, build_model
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 class Ready:
     """The job in the precision it trains in, its model, and what to give back to it afterwards."""
 
-    job: Job
+    job: TextJob
     model: torch.nn.Module
     parameters: ParameterCount
     originals: Originals | None
 
 
 def ready_model(
-    job: Job, rows: Dataset, report: Callable[[str], None], folder: Path | None = None
+    job: TextJob, rows: Dataset, report: Callable[[str], None], folder: Path | None = None
 ) -> Ready:
     """Build the model and try one step in a half precision; ``auto`` falls back to fp32.
 
@@ -64,7 +64,7 @@ def ready_model(
     return _build(dataclasses.replace(job, precision="fp32"), folder)
 
 
-def _build(job: Job, folder: Path | None) -> Ready:
+def _build(job: TextJob, folder: Path | None) -> Ready:
     set_seed(job.recipe.seed)
     model = build_model(job)
     parameters, held = count_parameters(model), None
@@ -74,7 +74,7 @@ def _build(job: Job, folder: Path | None) -> Ready:
     return Ready(job, model, parameters, held)
 
 
-def _batch(job: Job, rows: Dataset) -> dict[str, torch.Tensor]:
+def _batch(job: TextJob, rows: Dataset) -> dict[str, torch.Tensor]:
     """The shortest and the longest row of training: one of them is padded."""
     lengths = rows["length"]
     order = sorted(range(len(lengths)), key=lambda row: lengths[row])

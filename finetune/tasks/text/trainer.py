@@ -1,4 +1,4 @@
-"""The recipe's training section, told to transformers.Trainer."""
+"""The Trainer of classified rows: their order, their loss, the best weights, memory."""
 
 from __future__ import annotations
 
@@ -10,29 +10,69 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
+from torch.nn import functional
+from torch.utils.data import Sampler
 from transformers import (
     DataCollatorWithPadding,
-    EarlyStoppingCallback,
     PreTrainedTokenizerBase,
-    PrinterCallback,
-    ProgressCallback,
     TrainerCallback,
     TrainingArguments,
 )
 
-from finetune.core.errors import RecipeError
 from finetune.core.preparation import Preparation
 from finetune.core.processes import divide_batch, process_count
-from finetune.hardware.precision import precision_arguments
-from finetune.loop.ledger import Ledger
-from finetune.loop.out_of_memory import BatchShape
-from finetune.loop.row_order import EpochOrder, add_blank_row
+from finetune.loop.ledger import BatchShape, Ledger, is_out_of_memory
+from finetune.loop.resumable import ResumableTrainer
+from finetune.loop.row_order import IGNORED, EpochOrder, LongestFirst, add_blank_row
+from finetune.loop.trainer_setup import early_stopping, training_arguments, without_own_report
 from finetune.metrics.classification import classification_metrics
 from finetune.models.encoding import encode_texts
 from finetune.recipes.text import TrainingSection
-from finetune.tasks.text.rows_trainer import RowLoss, RowsTrainer
 
-NEVER = 10**9
+
+class RowsTrainer(ResumableTrainer):
+    """Rows in the order of ``train_order``; evaluation in smaller batches where memory ends."""
+
+    def __init__(self, *args: Any, train_order: Sampler[int], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.train_order = train_order
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As it is; out of memory halves the evaluation batch and begins again."""
+        while True:
+            try:
+                return super().evaluate(*args, **kwargs)
+            except (RuntimeError, MemoryError) as fault:
+                smallest = self.args.per_device_eval_batch_size == 1
+                if not is_out_of_memory(fault) or smallest or self.args.world_size > 1:
+                    raise
+            self.args.per_device_eval_batch_size //= 2
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self.train_order
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
+        return LongestFirst(self.eval_dataset["length"])  # eval_dataset has lost this column
+
+
+class RowLoss:
+    """Mean cross-entropy over the rows of a whole step, whichever micro-batch they are in."""
+
+    def __init__(self, label_smoothing: float) -> None:
+        self.label_smoothing = label_smoothing
+
+    def __call__(
+        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits (rows, classes) and labels (rows,), IGNORED where a row does not count."""
+        loss = functional.cross_entropy(
+            outputs["logits"].float(),
+            labels,
+            ignore_index=IGNORED,
+            label_smoothing=self.label_smoothing,
+            reduction="mean" if num_items_in_batch is None else "sum",
+        )
+        return loss if num_items_in_batch is None else loss / num_items_in_batch
 
 
 def tokenize_rows(
@@ -80,17 +120,8 @@ def build_trainer(
 
     The micro-batch is the ledger's, divided among the processes. Raises RecipeError.
     """
-    if "8bit" in training.optimizer and device == "cpu":
-        raise RecipeError(
-            f"training.optimizer={training.optimizer} needs CUDA", allowed="adamw_torch_fused"
-        )
-    arguments = training_arguments(training, ledger.shape, device, precision, seed, checkpoints)
+    arguments = rows_arguments(training, ledger.shape, device, precision, seed, checkpoints)
     several = arguments.world_size > 1
-    early_stopping = (
-        [EarlyStoppingCallback(training.early_stopping_patience, training.early_stopping_threshold)]
-        if training.early_stopping_patience is not None
-        else []
-    )
     trainer = RowsTrainer(
         model=model,
         args=arguments,
@@ -101,7 +132,7 @@ def build_trainer(
         ),
         compute_loss_func=RowLoss(training.label_smoothing),
         compute_metrics=_trainer_metrics,
-        callbacks=[*callbacks, *early_stopping],
+        callbacks=[*callbacks, *early_stopping(training)],
         ledger=ledger,
         train_order=EpochOrder(
             train_rows["length"],
@@ -112,12 +143,10 @@ def build_trainer(
             blank_row=len(train_rows) if several else None,
         ),
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    return trainer
+    return without_own_report(trainer)
 
 
-def training_arguments(
+def rows_arguments(
     training: TrainingSection,
     shape: BatchShape,
     device: str,
@@ -125,58 +154,24 @@ def training_arguments(
     seed: int,
     checkpoints: Path,
 ) -> TrainingArguments:
-    """The section's values under Trainer's names.
-
-    ``label_names`` is given because PEFT's forward hides ``labels`` from Trainer. Saving is
-    asked for by SaveAndStop; ``save_strategy`` only makes Trainer keep the best step.
-    """
-    every = "steps" if training.eval_steps else "epoch"
+    """The section's values under Trainer's names, its batches divided among the processes."""
     processes = process_count()
-    return TrainingArguments(
-        output_dir=str(checkpoints),
-        report_to=[],
-        disable_tqdm=True,
+    return training_arguments(
+        training,
+        accumulation=shape.accumulation,
+        device=device,
+        precision=precision,
         seed=seed,
-        use_cpu=device == "cpu",
-        **precision_arguments(precision),
+        checkpoints=checkpoints,
         num_train_epochs=training.epochs,
         max_steps=training.max_steps or -1,
         per_device_train_batch_size=divide_batch(shape.micro_batch, processes),
         per_device_eval_batch_size=max(1, training.eval_batch_size // processes),
-        gradient_accumulation_steps=shape.accumulation,
-        gradient_checkpointing=training.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        warmup_steps=training.warmup_steps,
-        warmup_ratio=training.warmup_ratio,
-        lr_scheduler_type=training.scheduler,
-        lr_scheduler_kwargs=dict(training.scheduler_kwargs),
-        optim=training.optimizer,
-        label_names=["labels"],
-        eval_strategy=every,
+        eval_strategy="steps" if training.eval_steps else "epoch",
         eval_steps=training.eval_steps,
-        logging_steps=training.logging_steps,
-        save_strategy="steps",
-        save_steps=NEVER,
         metric_for_best_model=training.best_metric,
         greater_is_better=training.best_metric != "loss",
-        dataloader_pin_memory=device == "cuda",
     )
-
-
-def training_history(state: Any) -> list[dict[str, Any]]:
-    """Trainer's log as one entry a step: step, epoch, loss, learning_rate, eval_* figures."""
-    kept = ("epoch", "loss", "learning_rate", "grad_norm")
-    history: dict[int, dict[str, Any]] = {}
-    for entry in state.log_history:
-        row = history.setdefault(entry["step"], {"step": entry["step"]})
-        for key, value in entry.items():
-            timing = key.endswith(("_runtime", "_per_second"))
-            if key in kept or (key.startswith("eval_") and not timing):
-                row[key] = value
-    return list(history.values())
 
 
 def _trainer_metrics(prediction: Any) -> dict[str, float]:

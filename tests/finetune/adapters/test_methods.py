@@ -156,7 +156,7 @@ def test_adalora_reaches_its_budget(train) -> None:
 
 def test_adaloras_term_is_pefts_and_in_training_only(make_base) -> None:
     from finetune.adapters.adalora import OrthogonalityLoss
-    from finetune.tasks.text.rows_trainer import RowLoss
+    from finetune.tasks.text.trainer import RowLoss
 
     model = load_base(resolve_base(str(make_base("roberta"))), ["a", "b"], dropout=0.0)
     adapted = attach_adapter(
@@ -250,18 +250,12 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(
 ) -> None:
     from transformers import TrainerCallback, set_seed
 
-    from finetune.loop.drive import train_to_end
-    from finetune.tasks.text.job import build_model, prepare_job
-    from finetune.tasks.text.trainer import tokenize_rows
+    from finetune.tasks.task import task_of
+    from finetune.training import train_job
 
     recipe = recipe_of(method, make_base("roberta"), reviews, tmp_path / "run", eval_steps=6)
-    job = prepare_job(recipe)
-    rows = {
-        name: tokenize_rows(
-            getattr(job.corpus, name), job.tokenizer, 32, "dynamic", preparation=job.preparation
-        )
-        for name in ("train", "validation")
-    }
+    task = task_of(recipe)
+    job = task.prepare(recipe)
 
     class StopAtFour(TrainerCallback):
         def on_step_begin(self, args, state, control, **_) -> None:
@@ -272,8 +266,8 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(
         set_seed(5)
         for part in ("steps", "tensorboard"):
             (tmp_path / name / part).mkdir(parents=True, exist_ok=True)
-        model = build_model(job)
-        end = train_to_end(job, model, rows, tmp_path / name, lambda line: None, callbacks)
+        built = task.build(job, tmp_path / name, lambda line: None)
+        end = train_job(task, job, built, tmp_path / name, lambda line: None, callbacks)
         return load_file(end.folder / "weights.safetensors")
 
     whole = train("whole")

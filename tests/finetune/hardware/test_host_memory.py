@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from finetune.hardware.host_memory import wants_compact_memory
 from finetune.models.loading import load_base
 from finetune.models.source import resolve_base
 from finetune.recipes.text import FinetuneRecipe
-from finetune.tasks.text.job import wants_compact_memory
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="glibc and /proc are Linux's")
 HOLES = """

@@ -14,8 +14,13 @@ from finetune.core.errors import FolderError, RecipeError
 from finetune.core.files import sha256_file
 from finetune.core.processes import divide_batch
 from finetune.loop import checkpoints, work_folder
-from finetune.loop.checkpoints import begin_checkpoint, last_checkpoint, publish_checkpoint
-from finetune.loop.state_files import read_state, write_state
+from finetune.loop.checkpoints import (
+    begin_checkpoint,
+    last_checkpoint,
+    publish_checkpoint,
+    read_state,
+    write_state,
+)
 from finetune.recipes.text import FinetuneRecipe
 from finetune.run_folder import open_run
 
@@ -172,7 +177,7 @@ def test_cut_off_right_after_publication_it_is_finished(
     before = sha256_file(tmp_path / "run" / "run.json")
     lines: list[str] = []
     assert training.finetune(recipe, report=lines.append) == tmp_path / "run"
-    assert lines == [f"run folder {tmp_path / 'run'} was finished already"]
+    assert lines == [f"{tmp_path / 'run'} was finished already"]
     assert sha256_file(tmp_path / "run" / "run.json") == before
     with pytest.raises(FolderError, match="exists already"):
         training.finetune(recipe, report=lambda line: None)

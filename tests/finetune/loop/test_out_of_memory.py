@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers.models.roberta.modeling_roberta import RobertaModel
 
 from finetune.core.errors import KotuneError
-from finetune.loop.out_of_memory import BatchShape, is_out_of_memory
+from finetune.loop.ledger import BatchShape, is_out_of_memory
 from finetune.loop.row_order import EpochOrder
 from finetune.recipes.text import FinetuneRecipe
 from finetune.run_folder import open_run

@@ -19,9 +19,10 @@ from finetune.recipes.files import (
     packaged_recipes,
     read_yaml,
 )
-from finetune.recipes.kinds import recipe_kind
+from finetune.recipes.pretraining import PretrainRecipe
 from finetune.recipes.speech import SpeechRecipe
-from finetune.recipes.text import FinetuneRecipe, PretrainRecipe
+from finetune.recipes.text import FinetuneRecipe
+from finetune.tasks.registry import recipe_kind
 
 
 def write(path: Path, text: str) -> str:

@@ -11,7 +11,8 @@ import pytest
 from finetune.core.errors import FolderError, ModelError, RecipeError
 from finetune.core.files import read_json
 from finetune.recipes.files import load_recipe
-from finetune.recipes.text import FinetuneRecipe, SweepSection
+from finetune.recipes.sections import SweepSection
+from finetune.recipes.text import FinetuneRecipe
 from finetune.studies import sweep as module
 from finetune.studies.command import load_sweep
 from finetune.studies.results import SCHEMA

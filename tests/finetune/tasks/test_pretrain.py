@@ -17,11 +17,13 @@ from finetune.core.errors import DataError, FolderError, KotuneError, ModelError
 from finetune.core.files import sha256_file
 from finetune.data.plain_texts import load_texts
 from finetune.loop.checkpoints import last_checkpoint
+from finetune.loop.work_folder import work_root
 from finetune.recipes.files import load_recipe
-from finetune.recipes.text import PretrainCorpus, PretrainRecipe
-from finetune.tasks.pretraining import task as pretraining
+from finetune.recipes.pretraining import PretrainCorpus, PretrainRecipe
 from finetune.tasks.pretraining.batches import TrainBatches
 from finetune.tasks.pretraining.folder import embed_model
+from finetune.tasks.pretraining.task import PretrainTask
+from finetune.training import finetune
 from kotune import app
 
 SIZE = {"hidden_size": 16, "layers": 1, "heads": 2, "feed_forward": 32, "max_positions": 34}
@@ -80,12 +82,12 @@ def test_held_out_texts_are_never_trained_on(recipe):
     )
 
 
-def test_a_further_stage_keeps_the_first_ones_held_out_texts(recipe, tmp_path):
+def test_a_further_stage_keeps_the_first_ones_held_out_texts(recipe):
     short = with_training(recipe, max_steps=1)
-    first = pretraining.prepare_job(short, tmp_path / "first")
+    first = PretrainTask().prepare(short)
     corpus = recipe.corpus.model_copy(update={"split_seed": recipe.seed})
-    second = pretraining.prepare_job(
-        short.model_copy(update={"corpus": corpus, "seed": recipe.seed + 1}), tmp_path / "2"
+    second = PretrainTask().prepare(
+        short.model_copy(update={"corpus": corpus, "seed": recipe.seed + 1})
     )
     assert second.texts.held_out == first.texts.held_out
 
@@ -100,7 +102,7 @@ def test_plain_text_is_one_text_a_line(tmp_path):
 def test_it_learns_and_the_folder_loads_as_a_classifier(recipe):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    folder = pretraining.pretrain(with_training(recipe, max_steps=60), report=silent)
+    folder = finetune(with_training(recipe, max_steps=60), report=silent)
     names = {path.name for path in folder.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "recipe.yaml"} <= names
     assert {"README.md", "metrics.json", "provenance.json"} <= names
@@ -109,7 +111,7 @@ def test_it_learns_and_the_folder_loads_as_a_classifier(recipe):
     assert metrics["held_out"]["loss"] < 0.9 * chance
     assert metrics["tokens_seen"] > 0
     assert "held out, never trained on | 40" in (folder / "README.md").read_text("utf-8")
-    assert not pretraining.work_folder(folder).exists()
+    assert not work_root(folder).exists()
     _, info = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
     assert all(name.startswith("classifier.") for name in info["missing_keys"])
     config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -124,10 +126,10 @@ def test_it_learns_and_the_folder_loads_as_a_classifier(recipe):
 
 
 def test_interrupted_it_goes_on_to_the_same_weights(recipe, monkeypatch):
-    whole = pretraining.pretrain(recipe, report=silent)
+    whole = finetune(recipe, report=silent)
     expected = sha256_file(whole / "model.safetensors")
     again = recipe.model_copy(update={"output": recipe.output + "-again"})
-    work = pretraining.work_folder(Path(again.folder))
+    work = work_root(Path(again.folder))
 
     counted = itertools.count()
     original = TrainBatches.__getitem__
@@ -139,31 +141,37 @@ def test_interrupted_it_goes_on_to_the_same_weights(recipe, monkeypatch):
 
     monkeypatch.setattr(TrainBatches, "__getitem__", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        pretraining.pretrain(again, report=silent)
+        finetune(again, report=silent)
     assert not Path(again.folder).exists()
     monkeypatch.undo()
-    (work / "steps" / "checkpoint-8" / "trainer_state.json").write_text('{"cut')
-    assert last_checkpoint(work / "steps").folder.name == "checkpoint-4"
+    (steps,) = work.glob("*/steps")
+    (steps / "checkpoint-8" / "trainer_state.json").write_text('{"cut')
+    assert last_checkpoint(steps).folder.name == "checkpoint-6"  # the best evaluation's
     lines: list[str] = []
-    folder = pretraining.pretrain(again, report=lines.append)
-    assert any("going on from checkpoint-4" in line for line in lines)
+    folder = finetune(again, report=lines.append)
+    assert "going on from step 6" in lines
+    course = json.loads((folder / "provenance.json").read_text("utf-8"))["training"]
+    assert course["starts"] == 2
+    assert (folder / "tensorboard").is_dir()
     assert sha256_file(folder / "model.safetensors") == expected
 
 
 def test_max_steps_at_resume_cools_down(recipe, monkeypatch):
-    work = pretraining.work_folder(Path(recipe.folder))
-    monkeypatch.setattr(pretraining, "write_model_folder", _stop)
+    monkeypatch.setattr("finetune.tasks.pretraining.task.write_model_folder", _stop)
     with pytest.raises(KeyboardInterrupt):
-        pretraining.pretrain(with_training(recipe, max_steps=4, decay_ratio=0.01), report=silent)
+        finetune(with_training(recipe, max_steps=4, decay_ratio=0.01), report=silent)
     monkeypatch.undo()
-    assert last_checkpoint(work / "steps").folder.name == "checkpoint-4"
+    (steps,) = work_root(Path(recipe.folder)).glob("*/steps")
+    assert last_checkpoint(steps).finished
     said: list[str] = []
-    folder = pretraining.pretrain(with_training(recipe, max_steps=8), report=said.append)
-    assert any("training.decay_ratio, training.max_steps: not as it began" in one for one in said)
+    longer = with_training(recipe, max_steps=8, learning_rate=4e-3, weight_decay=0.5)
+    folder = finetune(longer, report=said.append)
+    for key in ("decay_ratio", "max_steps", "learning_rate", "weight_decay"):
+        assert any(f"training.{key}: not as it began" in one for one in said)
     history = json.loads((folder / "metrics.json").read_text("utf-8"))["history"]
     rates = {row["step"]: row["learning_rate"] for row in history if "learning_rate" in row}
     assert max(rates) == 8
-    assert rates[4] == 5e-3 > rates[6] > rates[8] > 0
+    assert rates[4] == 5e-3 > rates[5] == 4e-3 > rates[6] > rates[8] > 0
 
 
 def _stop(*_) -> None:
@@ -171,15 +179,15 @@ def _stop(*_) -> None:
 
 
 def test_it_continues_from_a_model_folder(recipe):
-    first = pretraining.pretrain(recipe, report=silent)
+    first = finetune(recipe, report=silent)
     begun = json.loads((first / "metrics.json").read_text("utf-8"))["held_out"]["loss"]
     second = recipe.model_copy(update={"model": str(first), "output": recipe.output + "-2"})
-    folder = pretraining.pretrain(second, report=silent)
+    folder = finetune(second, report=silent)
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     assert metrics["held_out"]["loss"] < begun
     assert metrics["base"]["weights_sha256"]
     with pytest.raises(RecipeError, match="positions"):
-        pretraining.pretrain(
+        finetune(
             with_training(
                 second.model_copy(update={"output": recipe.output + "-3"}), max_length=40
             ),
@@ -187,14 +195,36 @@ def test_it_continues_from_a_model_folder(recipe):
         )
 
 
-def test_other_settings_do_not_go_on_with_its_checkpoints(recipe, monkeypatch):
-    monkeypatch.setattr(pretraining, "_train", _stop)
+def test_other_settings_start_over_and_leave_its_checkpoints(recipe, monkeypatch):
+    monkeypatch.setattr("finetune.training.train_job", _stop)
     with pytest.raises(KeyboardInterrupt):
-        pretraining.pretrain(recipe, report=silent)
-    with pytest.raises(FolderError, match="seed, training differ"):
-        pretraining.pretrain(
-            with_training(recipe, max_length=16).model_copy(update={"seed": 7}), report=silent
-        )
+        finetune(recipe, report=silent)
+    (first,) = work_root(Path(recipe.folder)).glob("*")
+    other = with_training(recipe, max_length=16).model_copy(update={"seed": 7})
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        finetune(other, report=said.append)
+    assert any("(seed, training.max_length changed)" in one for one in said)
+    assert first.is_dir() and len(list(first.parent.iterdir())) == 2
+
+
+def test_the_same_training_twice_gives_the_same_vocabulary_and_weights(recipe, tmp_path):
+    """In processes of their own: hash tables are laid out anew in each."""
+    program = (
+        "import sys, torch; from pathlib import Path; torch.set_num_threads(1)\n"
+        "from finetune.recipes.pretraining import PretrainRecipe\n"
+        "from finetune.training import finetune\n"
+        "recipe = PretrainRecipe.model_validate_json(Path(sys.argv[1]).read_text())\n"
+        "finetune(recipe.model_copy(update={'output': sys.argv[2]}))"
+    )
+    (tmp_path / "recipe.json").write_text(with_training(recipe, max_steps=3).model_dump_json())
+    sums = []
+    for name in ("one", "two"):
+        words = [sys.executable, "-c", program, tmp_path / "recipe.json", tmp_path / name]
+        subprocess.run(words, check=True, capture_output=True)
+        files = ("tokenizer.json", "model.safetensors")
+        sums.append([sha256_file(tmp_path / name / file) for file in files])
+    assert sums[0] == sums[1]
 
 
 def test_mistakes_are_told(recipe, tmp_path, monkeypatch):
@@ -212,12 +242,12 @@ def test_mistakes_are_told(recipe, tmp_path, monkeypatch):
     ]
     for wrong, kind, message in cases:
         with pytest.raises(kind, match=message.replace("$", r"\$")):
-            pretraining.pretrain(wrong, report=silent)
+            finetune(wrong, report=silent)
     occupied = Path(recipe.folder)
     occupied.mkdir()
     (occupied / "thesis.txt").write_text("mine")
     with pytest.raises(FolderError, match="not a pretrained model"):
-        pretraining.pretrain(recipe, overwrite=True, report=silent)
+        finetune(recipe, overwrite=True, report=silent)
     with pytest.raises(FolderError, match="not a pretrained model"):
         embed_model(occupied, tmp_path / "half")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.recipes.text import ArchitectureSection
+from finetune.recipes.pretraining import ArchitectureSection
 from finetune.tasks.pretraining.batches import Masker, TrainBatches, held_out_batches, plan_batches
 from finetune.tasks.pretraining.model import build_roberta, masked_head, masked_loss
 from finetune.tasks.pretraining.tokenizer import SPECIAL_TOKENS, train_tokenizer

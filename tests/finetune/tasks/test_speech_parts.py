@@ -14,8 +14,8 @@ from finetune.core.errors import DataError, RecipeError
 from finetune.data.recordings import Waves, clean_transcript, load_speech_corpus
 from finetune.metrics.word_errors import count_errors, speech_metrics, wer_difference
 from finetune.recipes.files import check_recipe, load_recipe, packaged_recipes, read_yaml
-from finetune.recipes.kinds import recipe_kind
 from finetune.recipes.speech import AugmentSection, SpeechDataSection, SpeechRecipe
+from finetune.tasks.registry import recipe_kind
 from finetune.tasks.speech.batches import SpeechBatches, add_noise, change
 
 
@@ -137,7 +137,7 @@ def make_batches(tones_data: Path, **changes) -> SpeechBatches:
         "masked": True,
         "batch_seconds": 8.0,
         "epochs": 4,
-        "steps": None,
+        "batches": None,
         "seed": 5,
     }
     return SpeechBatches(
@@ -162,10 +162,10 @@ def test_a_batch_is_a_function_of_its_step(tones_data: Path) -> None:
 def test_an_epoch_has_every_recording_once_and_pieces_grow(tones_data: Path) -> None:
     batches = make_batches(tones_data)
     for epoch in range(4):
-        sequences = [rows for batch in batches._epoch_plan(epoch) for rows in batch]
+        sequences = [rows for batch in batches.plan_of(epoch) for rows in batch]
         assert sorted(row for rows in sequences for row in rows) == list(range(54))
         assert max(map(len, sequences)) == [1, 2, 3, 3][epoch]
-        for batch in batches._epoch_plan(epoch):
+        for batch in batches.plan_of(epoch):
             longest = max(batches._expected_seconds(rows) for rows in batch)
             assert len(batch) == 1 or len(batch) * longest <= 8.0
 

@@ -15,8 +15,8 @@ from finetune.metrics.word_errors import speech_metrics
 from finetune.recipes.speech import SpeechRecipe
 from finetune.run_folder import open_run, read_predictions, read_rows
 from finetune.tasks.speech.model import TorchFrames, load_trained_speech, run_settings
-from finetune.tasks.speech.task import finetune_speech
 from finetune.tasks.speech.transcription import transcribe_waves
+from finetune.training import finetune
 
 
 def heard(folder: Path, split: str, *, merge: bool = False) -> list[str]:
@@ -33,7 +33,7 @@ def train(tones_data: Path, output: Path, **changes) -> Path:
     for key, value in changes.items():
         content[key] = {**content.get(key, {}), **value}
     recipe = SpeechRecipe.model_validate(content)
-    return finetune_speech(recipe, report=lambda line: None)
+    return finetune(recipe, report=lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_another_base_and_an_existing_run_are_refused(tones_run, lora_run) -> No
     with pytest.raises(ModelError, match="not the one this run was trained on"):
         load_trained_speech(foreign)
     with pytest.raises(FolderError, match="exists already"):
-        finetune_speech(open_run(tones_run).recipe)
+        finetune(open_run(tones_run).recipe)
 
 
 def test_the_seed_decides_the_run(tones_data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,188 @@
+"""What recipes of every task have in common: the smallest types, the base of a recipe, a training.
+
+Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from finetune.core.preparation import Preparation
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Device = Literal["auto", "cpu", "cuda"]
+ExportPrecision = Literal[
+    "fp32",
+    "int8-dynamic",
+    "int8-static",
+    "int8-weight",
+    "int4",
+    "fp16",
+    "openvino-fp32",
+    "openvino-bf16",
+    "openvino-int8",
+]
+
+
+def _fill_in_name(value: str) -> str:
+    """Refuse a template that cannot be filled in."""
+    try:
+        value.format(name="run")
+    except (LookupError, ValueError, AttributeError) as fault:
+        raise ValueError("only {name} may stand in braces, as in runs/{name}") from fault
+    return value
+
+
+Folder = Annotated[str, AfterValidator(_fill_in_name)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class Section(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
+
+    def was_set(self, name: str) -> bool:
+        """Whether the recipe gives the key a value other than its default."""
+        field = type(self).model_fields[name]
+        default = field.default_factory() if field.default_factory else field.default
+        return name in self.model_fields_set and getattr(self, name) != default
+
+
+class TextSection(Section):
+    """What is done to every text before it becomes tokens; ``finetune/core/preparation.py``."""
+
+    unicode: Literal["NFC", "NFKC", "none"] = "NFC"  # macOS writes Hangul as single letters (NFD)
+    casing: Literal["keep", "lower"] = "keep"  # keep: as the tokenizer does
+    whitespace: Literal["fold", "keep"] = "fold"
+
+    @property
+    def of_texts(self) -> Preparation:
+        """The same as a function of a text."""
+        return Preparation(self.unicode, self.casing, self.whitespace)
+
+
+class OptimisationSection(Section):
+    """The optimisation, in the names of ``transformers.TrainingArguments`` where there is one."""
+
+    epochs: Positive = 3
+    max_steps: Count | None = None  # optimizer steps; None: as many as ``epochs`` have
+    gradient_accumulation_steps: Count = 1
+    gradient_checkpointing: bool = False
+    learning_rate: Positive = 2e-4
+    weight_decay: NotNegative = 0.01
+    max_grad_norm: NotNegative = 1.0
+    warmup_steps: Whole = 0
+    warmup_ratio: Probability = 0.06
+    scheduler: Literal[
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "cosine_with_min_lr",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+    ] = "linear"
+    scheduler_kwargs: dict[str, Any] = {}
+    optimizer: Literal[
+        "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor"
+    ] = "adamw_torch_fused"
+    precision: Precision = "auto"
+    device: Device = "auto"
+    cpu_kernels: Literal["auto", "library"] = "auto"  # attention, dropout, packed frozen weights
+    cpu_memory: Literal["auto", "compact", "fast"] = "auto"  # what freed blocks cost: holes or time
+    eval_steps: Count | None = None  # None: once an epoch
+    save_steps: Count | None = None  # None: every five minutes; at each best evaluation anyway
+    logging_steps: Count = 25
+
+    @model_validator(mode="after")
+    def _precision_of_the_device(self) -> OptimisationSection:
+        if self.precision == "fp16" and self.device == "cpu":
+            raise ValueError("training.precision=fp16 needs CUDA; on a CPU use bf16 or fp32")
+        return self
+
+
+class FinetuningSection(OptimisationSection):
+    """What is added where a pretrained model is adapted and the best evaluation is kept."""
+
+    base_precision: Literal["auto", "fp32"] = "auto"  # frozen weights: bf16 where precision is
+    early_stopping_patience: Count | None = None
+    early_stopping_threshold: NotNegative = 0.0
+
+
+class SweepSection(Section):
+    """How ``kotune sweep`` searches keys of the recipe; ``trials`` may grow from call to call.
+
+    A parameter is a list of values, or text: ``4,8,16``, ``0.0:0.1``, ``1e-4:1e-3:log``.
+    """
+
+    trials: Count = 20
+    parameters: Annotated[dict[str, list[Any] | str], Field(min_length=1)]
+    pruner: Literal["median", "hyperband", "none"] = "median"
+    startup_trials: Count = 5  # drawn at random; the median prunes none before so many are done
+    output: Folder = "sweeps/{name}"
+
+
+class Recipe(Section):
+    """What every recipe has: its task, its name, what is drawn, where the result goes.
+
+    With ``seeds`` it is one run per seed, and ``seed`` means nothing
+    (``finetune/studies/seeds.py``). A task adds its sections, ``training`` among them.
+    """
+
+    task: str  # a key of finetune/tasks/registry.py
+    name: Annotated[str, Field(pattern=NAME)] = "run"
+    seed: Whole = 42
+    seeds: Annotated[list[Whole], Field(min_length=1)] | None = None
+    output: Folder = "runs/{name}"
+    sweep: Annotated[SweepSection | None, Field(exclude=True)] = None  # no part of a run
+    if TYPE_CHECKING:
+        training: OptimisationSection  # each task's own, at its place among its sections
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Recipe:
+        if self.seeds and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("`seeds` names a seed twice")
+        return self
+
+    @property
+    def folder(self) -> str:
+        """The folder this recipe writes."""
+        return self.output.format(name=self.name)
+
+    @property
+    def method(self) -> str:
+        """The training method, a key of ``finetune/recipes/methods.py``."""
+        return "full"
+
+    @property
+    def base_model(self) -> dict[str, Any] | None:
+        """The arguments of ``models.source.resolve_base``; None where it begins from nothing."""
+        raise NotImplementedError
+
+    @property
+    def unused(self) -> list[str]:
+        """Keys that were set to something and change nothing, each with the reason."""
+        training = self.training
+        told = []
+        if training.warmup_steps and training.was_set("warmup_ratio"):
+            told.append("training.warmup_ratio is not used beside training.warmup_steps")
+        if getattr(training, "early_stopping_patience", 1) is None and training.was_set(
+            "early_stopping_threshold"
+        ):
+            told.append("training.early_stopping_threshold is not used without a patience")
+        return told
+
+    def check_processes(self, count: int) -> None:
+        """Raise RecipeError where so many processes cannot share a batch."""
