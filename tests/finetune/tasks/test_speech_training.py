@@ -126,7 +126,7 @@ def test_a_vocabulary_without_the_characters_is_told(tones_run, tones_data, tmp_
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers looks for a processor first
 def test_a_text_model_is_no_base(make_base, tones_data, tmp_path) -> None:
-    with pytest.raises(ModelError, match="speech model"):
+    with pytest.raises(ModelError, match="wav2vec2 with a CTC head"):
         train(tones_data, tmp_path / "run", model={"source": str(make_base("roberta"))})
 
 
