@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from finetune.recipes.text import Count, Section, Share
+from finetune.recipes.sections import Count, Section, Share
 
 Seconds = Annotated[float, Field(gt=0)]
 UNMEASURED = {"where", "note"}  # change the report, not what is measured

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune.recipes.speech import Positive
-from finetune.recipes.text import Count, Section
+from finetune.recipes.sections import Count, Positive, Section
 
 
 class SpeechBenchSection(Section):

@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from bench.settings import BenchSection
 from finetune.core.errors import RecipeError
 from finetune.recipes.files import apply_overrides, check_recipe, find_recipe, read_yaml
-from finetune.recipes.text import FinetuneRecipe, Folder, Section
+from finetune.recipes.sections import Folder, Section
+from finetune.recipes.text import FinetuneRecipe
 from finetune.studies.seeds import seed_recipes
 
 

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from bench.suites.recipe import as_overrides
 from finetune.recipes.files import apply_overrides, check_recipe, find_recipe, read_yaml
-from finetune.recipes.text import Count, FinetuneRecipe, Folder, Section
+from finetune.recipes.sections import Count, Folder, Section
+from finetune.recipes.text import FinetuneRecipe
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
