@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.core.console import console, say, tell
+from finetune.core.command_line import TextsCommand
+from finetune.core.console import console, say, tell, told_when_interrupted
 from finetune.core.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ ALIASES = {"int8": "int8-dynamic", "bf16": "openvino-bf16"}
 def register(app: typer.Typer) -> None:
     """Add this stage's commands to the front door."""
     app.command("export")(export_command)
-    app.command("predict")(predict_command)
+    app.command("predict", cls=TextsCommand)(predict_command)
     app.command("verify")(verify_command)
     app.command("push")(push_command)
     app.command("transcribe")(transcribe_command)
@@ -87,13 +88,14 @@ def export_command(
 
     from export.exporting import export_run
 
-    artifact = export_run(
-        run,
-        output,
-        overrides=[*(overrides or ()), *export_overrides(to, device)],
-        max_loss=None if max_accuracy_drop is None else read_points(max_accuracy_drop),
-        report=lambda line: say(escape(line)),
-    )
+    with told_when_interrupted(lambda: "nothing was written; the same command starts anew"):
+        artifact = export_run(
+            run,
+            output,
+            overrides=[*(overrides or ()), *export_overrides(to, device)],
+            max_loss=None if max_accuracy_drop is None else read_points(max_accuracy_drop),
+            report=lambda line: say(escape(line)),
+        )
     sizes = ", ".join(
         f"{precision} {entry['bytes'] / 1e6:.1f} MB"
         for precision, entry in artifact.manifest["files"].items()
@@ -258,13 +260,26 @@ def split_words(words: list[str]) -> tuple[str, list[str]]:
 
     if Path(words[0]).is_file():
         return DEFAULT_MODEL, words
-    if len(words) == 1:
+    if len(words) == 1 and _is_model(words[0]):
         raise DataError(
             "no recording",
             received=words[0],
             next_step=f"kotune transcribe {words[0]} FILE.wav, or a folder with metadata.csv",
         )
+    if len(words) == 1:
+        raise DataError(
+            "no such recording, and no model of this name either",
+            received=words[0],
+            allowed="an audio file; or a model (folder or owner/name), then audio files",
+            next_step="ls, for the file's name; kotune transcribe FILE.wav",
+        )
     return words[0], words[1:]
+
+
+def _is_model(name: str) -> bool:
+    """Whether a word can be a model: a folder, or a hub id that is no file's name."""
+    audio = Path(name).suffix.lower() in (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus")
+    return Path(name).is_dir() or (name.count("/") == 1 and name[0] not in "./~" and not audio)
 
 
 def _print_transcript(

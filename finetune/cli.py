@@ -18,6 +18,10 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(help="key.sub=value, e.g. training.learning_rate=1e-4")
 ]
 
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Print the whole recipe, defaults included.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add this stage's commands to the front door."""
@@ -69,11 +73,12 @@ def finetune_model(
     launch: Annotated[
         int | None, typer.Option(help="Train in so many processes, one for each device.", min=2)
     ] = None,
+    verbose: Verbose = False,
 ) -> None:
     """Fine-tune as RECIPE says: a run folder, or one per seed. Cut off, the command goes on."""
     from finetune.tasks.registry import TEXT
 
-    _train(recipe, overrides or (), TEXT, overwrite=overwrite, launch=launch)
+    _train(recipe, overrides or (), TEXT, overwrite=overwrite, launch=launch, verbose=verbose)
 
 
 def list_methods() -> None:
@@ -94,6 +99,7 @@ def pretrain_model(
     embed: Annotated[
         Path | None, typer.Option(help="Also write a float16 copy here; trains nothing twice.")
     ] = None,
+    verbose: Verbose = False,
 ) -> None:
     """Pretrain an encoder on plain text; interrupted, the same command goes on."""
     from finetune.recipes.files import load_recipe
@@ -102,7 +108,14 @@ def pretrain_model(
 
     target = Path(load_recipe(PretrainRecipe, recipe, overrides or ()).folder)
     if embed is None or overwrite or not _is_pretrained(target):
-        _train(recipe, overrides or (), PRETRAINING, overwrite=overwrite, launch=launch)
+        _train(
+            recipe,
+            overrides or (),
+            PRETRAINING,
+            overwrite=overwrite,
+            launch=launch,
+            verbose=verbose,
+        )
     if embed is not None:
         from finetune.tasks.pretraining.folder import embed_model
 
@@ -116,7 +129,13 @@ def _is_pretrained(folder: Path) -> bool:
 
 
 def _train(
-    name: str, overrides: Sequence[str], default_task: str, *, overwrite: bool, launch: int | None
+    name: str,
+    overrides: Sequence[str],
+    default_task: str,
+    *,
+    overwrite: bool,
+    launch: int | None,
+    verbose: bool,
 ) -> None:
     """A recipe of any task: in this process, in several, or once for each seed."""
     from finetune.core.processes import is_main_process, launch_finetune, process_count
@@ -124,7 +143,7 @@ def _train(
     from finetune.recipes.files import (
         apply_overrides,
         check_recipe,
-        dump_recipe,
+        describe_recipe,
         find_recipe,
         read_yaml,
     )
@@ -136,7 +155,7 @@ def _train(
     if recipe.seeds is not None:
         refuse_several_processes(recipe, launch or process_count())
     if launch is None and is_main_process():
-        typer.echo(dump_recipe(recipe))
+        typer.echo(describe_recipe(recipe, verbose=verbose))
     if recipe.base_model:  # before PyTorch is loaded, so that a wrong model is told at once
         resolve_base(**recipe.base_model)
     recipe.check_processes(launch or process_count())

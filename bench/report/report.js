@@ -28,7 +28,7 @@
   };
   if (table) {
     table.querySelectorAll("th[data-column]").forEach((heading) => {
-      heading.querySelector("button").addEventListener("click", () => sort(heading));
+      heading.addEventListener("click", () => sort(heading));  // the word in it is a button, for keys
     });
   }
 

@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import typer
 from rich.console import Console
@@ -16,6 +18,7 @@ from finetune.core.exactness import pin_environment
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
+INTERRUPTED = 130  # the shell's own code of a program that SIGINT ended
 
 
 def run_app(app: typer.Typer) -> None:
@@ -28,9 +31,28 @@ def run_app(app: typer.Typer) -> None:
     except KotuneError as fault:
         errors.print(f"[bold red]error[/] {escape(str(fault))}", soft_wrap=True)
         sys.exit(fault.exit_code)
-    except KeyboardInterrupt:
-        errors.print("interrupted; the same command goes on from what is finished")
-        sys.exit(130)
+    except KeyboardInterrupt as fault:
+        _tell_interruption(fault)
+        sys.exit(INTERRUPTED)
+    except SystemExit as fault:
+        cause = fault.__context__ and fault.__context__.__cause__
+        if isinstance(cause, KeyboardInterrupt):  # Typer turns it into an exit without a word
+            _tell_interruption(cause)
+        raise
+
+
+@contextmanager
+def told_when_interrupted(words: Callable[[], str]) -> Iterator[None]:
+    """What is said after Ctrl-C within, where "the same command goes on" is not the truth."""
+    try:
+        yield
+    except KeyboardInterrupt as fault:
+        raise KeyboardInterrupt(words()) from fault
+
+
+def _tell_interruption(fault: KeyboardInterrupt) -> None:
+    told = str(fault) or "the same command goes on from what is finished"
+    errors.print(f"interrupted; {escape(told)}", soft_wrap=True)
 
 
 def say(text: str) -> None:
@@ -52,8 +74,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    for noisy in ("bitsandbytes", "torch", "kernels"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    logging.disable(logging.WARNING)  # whatever library it is, and whenever it is imported
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=UserWarning)

@@ -74,6 +74,8 @@ def launch_finetune(arguments: Sequence[str], processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    from finetune.core.worker_process import package_environment
+
     options = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1"]
     options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     options += ["--main_process_port", "0"]  # a free one
@@ -81,6 +83,7 @@ def launch_finetune(arguments: Sequence[str], processes: int) -> int:
         share = max(1, (os.cpu_count() or 1) // processes)
         options += ["--num_cpu_threads_per_process", str(share)]
     launch = launch_command_parser().parse_args([*options, "-m", "finetune", *arguments])
+    os.environ |= package_environment()  # or they would run a finetune.py of the working folder
     try:
         launch_command(launch)
     except ChildFailedError as fault:

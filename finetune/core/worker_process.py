@@ -165,13 +165,18 @@ def worker_environment(threads: int | None) -> dict[str, str]:
 
 
 def package_environment() -> dict[str, str]:
-    """This environment with our packages on a child's path, installed or not."""
+    """This environment with our packages first on a child's path, and no file of its folder.
+
+    A Python that is told ``-m`` imports from the working folder first; PYTHONSAFEPATH keeps it,
+    and those that it starts, from that.
+    """
     root = str(Path(__file__).resolve().parents[2])
     path = os.environ.get("PYTHONPATH")
     return {
         **os.environ,
         **EXACT_ENVIRONMENT,
         "PYTHONPATH": root + (os.pathsep + path if path else ""),
+        "PYTHONSAFEPATH": "1",
         "PYTHONIOENCODING": "utf-8",
     }
 

@@ -10,12 +10,17 @@ import typer
 from rich.markup import escape
 
 from finetune.core.console import console, errors, say
-from finetune.core.errors import RecipeError
+from finetune.core.errors import GateError, RecipeError
 
 if TYPE_CHECKING:
     from finetune.recipes.text import FinetuneRecipe
 
-UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+UNITS = {"b": 1} | {
+    f"{letter}{middle}b": (1024 if middle else 1000) ** power
+    for power, letter in enumerate("kmgt", start=1)
+    for middle in ("", "i")
+}
+UNITS |= {"g": UNITS["gib"], "m": UNITS["mib"]}  # as nvidia-smi and free write them
 
 
 def plan_recipe(
@@ -24,7 +29,8 @@ def plan_recipe(
         list[str] | None, typer.Argument(help="key.sub=value, e.g. training.batch_size=8")
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(help="what there is, e.g. 6GB or 8GiB: change the recipe to fit")
+        str | None,
+        typer.Option(help="what there is, e.g. 6 (GiB), 6GB or 800MiB: change the recipe to fit"),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda; a GPU may be planned without one")
@@ -35,7 +41,10 @@ def plan_recipe(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
-    """Tell the memory, the steps and the time of RECIPE; loads no weights and trains nothing."""
+    """Tell the memory, the steps and the time of RECIPE; loads no weights and trains nothing.
+
+    Exit code 1 where nothing fits --memory.
+    """
     from finetune.recipes.files import load_recipe
     from finetune.recipes.text import FinetuneRecipe
 
@@ -53,9 +62,13 @@ def plan_recipe(
     plan = make_plan(resolved, memory_bytes=room, probe=probe, report=_tell)
     if as_json:
         typer.echo(json.dumps(plan_record(plan), ensure_ascii=False, indent=2))
-        return
-    for part in plan_tables(plan):
-        say(part) if isinstance(part, str) else console.print(part)
+    else:
+        for part in plan_tables(plan):
+            say(part) if isinstance(part, str) else console.print(part)
+    if room is not None and plan.fit is None:
+        raise GateError(
+            "nothing fits the memory", received=memory, next_step="a smaller model.source, or more"
+        )
 
 
 def _compare(recipe: FinetuneRecipe, as_json: bool) -> None:
@@ -75,11 +88,13 @@ def _tell(line: str) -> None:
 
 
 def parse_bytes(text: str) -> int:
-    """``6GB`` → 6,000,000,000; ``8GiB`` → 8 × 2^30; raises RecipeError."""
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
-    unit = found and UNITS.get(found[2].lower() or "b")
-    if not found or not unit:
+    """``6GB`` → 6,000,000,000; ``8GiB`` and ``8`` → 8 × 2^30; raises RecipeError."""
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([a-zA-Z]*)\s*", text)
+    unit = found and UNITS.get(found[2].lower() or "gib")
+    if not found or not unit or float(found[1]) == 0:
         raise RecipeError(
-            "--memory is a number with a unit", received=text, allowed="6GB, 8GiB, 800MiB"
+            "--memory is what there is, in GiB where no unit is given",
+            received=text,
+            allowed="6, 6GB, 8GiB, 800MiB",
         )
     return int(float(found[1]) * unit)

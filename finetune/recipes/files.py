@@ -150,6 +150,30 @@ def dump_recipe(recipe: BaseModel) -> str:
     return write_yaml(recipe.model_dump(mode="json"))
 
 
+def describe_recipe(recipe: BaseModel, *, verbose: bool = False) -> str:
+    """What a reader wants to see of a resolved recipe: the keys that are not as by default.
+
+    ``verbose``: all of them.
+    """
+    if verbose:
+        return dump_recipe(recipe)
+    return f"{write_yaml(_changed(recipe))}# all else as by default; --verbose shows it\n"
+
+
+def _changed(section: BaseModel) -> dict[str, Any]:
+    """The keys whose value is not the default, those without a default, and sections of such."""
+    shown: dict[str, Any] = {}
+    plain = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            if inner := _changed(value):
+                shown[name] = inner
+        elif name in plain and (field.is_required() or value != field.get_default()):
+            shown[name] = plain[name]
+    return shown
+
+
 def expand_path(value: str, key: str) -> Path:
     """``~`` and ``${VARIABLE}`` filled in; recipes and reports keep the variable's name."""
     missing = [name for name in re.findall(r"\$\{?(\w+)\}?", value) if name not in os.environ]

@@ -15,21 +15,35 @@ DOCUMENT = "sweep.json"
 FACTS = ("trainable_parameters", "steps", "seconds", "same_as", "fault")
 
 
+def finished_trials(study: Any) -> list[Any]:
+    """Trials with an outcome: a value, pruned, or a fault of their own; not those cut off."""
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.name in ("COMPLETE", "PRUNED") or "fault" in trial.user_attrs
+    ]
+
+
+def number_trials(study: Any) -> dict[int, int]:
+    """Optuna's number of each finished trial → the one it is told by: 1, 2, 3, none left out."""
+    return {one.number: place for place, one in enumerate(finished_trials(study), start=1)}
+
+
 def describe_trials(study: Any) -> list[dict[str, Any]]:
     """Every trial with an outcome, the best first, those without a value last."""
     from optuna.study import StudyDirection
 
+    numbers = number_trials(study)
     entries = [
         {
-            "trial": trial.number,
+            "trial": numbers[trial.number],
             "state": "failed" if trial.state.name == "FAIL" else trial.state.name.lower(),
             "value": trial.value if trial.state.name == "COMPLETE" else None,
             "parameters": trial.params,
             "evaluations": {str(step): value for step, value in trial.intermediate_values.items()},
             **{key: trial.user_attrs.get(key) for key in FACTS},
         }
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state.name in ("COMPLETE", "PRUNED") or "fault" in trial.user_attrs
+        for trial in finished_trials(study)
     ]
     sign = -1 if study.direction == StudyDirection.MAXIMIZE else 1
     return sorted(
@@ -65,6 +79,17 @@ def _rows(trials: list[dict[str, Any]]) -> list[list[str]]:
         cells += [one["parameters"].get(key) for key in keys] + [one[key] for key in FACTS]
         rows.append(["" if cell is None else _short(cell) for cell in cells])
     return rows
+
+
+def table_lines(trials: list[dict[str, Any]]) -> list[str]:
+    """The table for a terminal: the best trial first, columns that nobody fills left out."""
+    head, *body = _rows(trials)
+    present = [index for index in range(len(head)) if any(row[index] for row in body)]
+    widths = {index: max(len(row[index]) for row in (head, *body)) for index in present}
+    return [
+        "  ".join(row[index].ljust(widths[index]) for index in present).rstrip()
+        for row in (head, *body)
+    ]
 
 
 def _short(value: Any) -> str:

@@ -19,7 +19,13 @@ from finetune.recipes.files import check_recipe, dump_recipe, read_yaml
 from finetune.recipes.sections import Recipe, SweepSection
 from finetune.recipes.text import FinetuneRecipe
 from finetune.recipes.yaml_text import write_yaml
-from finetune.studies.results import describe_trials, write_results
+from finetune.studies.results import (
+    describe_trials,
+    finished_trials,
+    number_trials,
+    table_lines,
+    write_results,
+)
 from finetune.studies.space import (
     Space,
     apply_parameters,
@@ -58,8 +64,12 @@ def run_sweep(
         run_next_trial(study, content, space, where=f"trial {number + 1}/{wanted}", report=report)
         write_results(folder, recipe, describe_trials(study), None)
     best = _best_recipe(study, content, space, recipe)
-    write_results(folder, recipe, describe_trials(study), best)
-    report(f"best: trial {study.best_trial.number}, {study.best_value:.4f}; {folder / 'best.yaml'}")
+    trials = describe_trials(study)
+    write_results(folder, recipe, trials, best)
+    for line in table_lines(trials):
+        report(line)
+    number = number_trials(study)[study.best_trial.number]
+    report(f"best: trial {number}, {study.best_value:.4f}; {folder / 'best.yaml'}")
     return folder
 
 
@@ -126,15 +136,6 @@ def plan_trials(study: Any, space: Space, trials: int) -> int:
     return len(every)
 
 
-def finished_trials(study: Any) -> list[Any]:
-    """Trials with an outcome: a value, pruned, or a fault of their own; not those cut off."""
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state.name in ("COMPLETE", "PRUNED") or "fault" in trial.user_attrs
-    ]
-
-
 def run_next_trial(
     study: Any, content: dict[str, Any], space: Space, *, where: str, report: Report
 ) -> None:
@@ -150,9 +151,10 @@ def run_next_trial(
     report(f"{where}: " + ", ".join(f"{key}={value}" for key, value in values.items()))
     twin = _same_parameters(study, trial)
     if twin is not None:
-        trial.set_user_attr("same_as", twin.number)
+        number = number_trials(study)[twin.number]
+        trial.set_user_attr("same_as", number)
         study.tell(trial, twin.value)
-        report(f"  the same as trial {twin.number}; not trained again")
+        report(f"  the same as trial {number}; not trained again")
         return
     began = time.perf_counter()
     try:

@@ -48,11 +48,15 @@ def test_two_processes_learn_what_one_learns(make_base, reviews: Path, tmp_path:
     two = recipe_for(base, reviews, tmp_path / "two")
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(two.model_dump(mode="json")), encoding="utf-8")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("finetune", "bench", "configs", "datasets"):  # a user's own, none of ours
+        (elsewhere / f"{name}.py").write_text("raise SystemExit(0)", encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "kotune", "finetune", "--launch", "2", path],
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=elsewhere,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stdout + done.stderr

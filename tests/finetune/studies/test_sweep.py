@@ -156,6 +156,13 @@ def test_a_sweep_cut_off_goes_on_and_sees_validation_rows_only(
     told: list[str] = []
     run_sweep(content, section, report=told.append)
     assert "3 of 3 trials done before" in told[0] and len(seen) == 4
+    assert sorted(one["trial"] for one in document["trials"]) == [1, 2, 3]
+    table = told[-5:-1]  # a cut off trial has no number, and no row
+    assert table[0].startswith("trial  state") and "adapter.rank" in table[0]
+    assert [int(line.split()[0]) for line in table[1:]] == [
+        one["trial"] for one in document["trials"]
+    ]
+    assert told[-1].startswith(f"best: trial {first['trial']}, ")
 
     other = section.model_copy(update={"parameters": {"adapter.rank": [2, 8]}})
     with pytest.raises(FolderError, match=r"another sweep(.|\n)*sweep.parameters"):
