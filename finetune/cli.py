@@ -161,7 +161,8 @@ def _train(
     recipe.check_processes(launch or process_count())
     if launch is not None:
         words = [name, *overrides, *([] if "task" in content else [f"task={default_task}"])]
-        raise typer.Exit(launch_finetune([*words, *(["--overwrite"] if overwrite else [])], launch))
+        words += [*(["--overwrite"] if overwrite else []), *(["--verbose"] if verbose else [])]
+        raise typer.Exit(launch_finetune(words, launch))
     if recipe.seeds is not None:
         finetune_seeds(recipe, overwrite=overwrite, report=tell)
         return
