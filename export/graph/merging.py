@@ -115,6 +115,16 @@ def _figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
+def chosen_base(manifest: dict[str, Any] | None, wanted: str) -> str:
+    """The base that an export merged a QLoRA adapter into, from its artifact's manifest.
+
+    Without an artifact: what the recipe names (``export.merge_base``), and where it leaves the
+    choice to an export, the base that the adapter was trained on.
+    """
+    told = (manifest or {}).get("merge_base") or wanted
+    return told if told in BASES else BASES[0]
+
+
 def load_dequantized_base(run: Run) -> PreTrainedModel:
     """The base in fp32 with the weights that NF4 left of it, as a model that never was 4-bit.
 

@@ -9,7 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from export.graph.merging import check_finite, load_dequantized_base, merge_adapter, merge_best
+from export.graph.merging import (
+    check_finite,
+    chosen_base,
+    load_dequantized_base,
+    merge_adapter,
+    merge_best,
+)
 from finetune.core.errors import ModelError
 from finetune.models.loading import (
     load_base,
@@ -128,3 +134,17 @@ def test_weights_that_are_not_finite_are_refused(make_run):
         model.classifier.out_proj.weight[0, 0] = float("inf")
     with pytest.raises(ModelError, match=r"not finite(.|\n)*classifier.out_proj.weight"):
         check_finite(model)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "wanted", "base"),
+    [
+        ({"merge_base": "original"}, "auto", "original"),
+        ({"merge_base": "dequantized"}, "original", "dequantized"),
+        ({}, "original", "original"),
+        (None, "original", "original"),
+        (None, "auto", "dequantized"),
+    ],
+)
+def test_the_base_is_the_one_that_the_export_chose(manifest, wanted, base):
+    assert chosen_base(manifest, wanted) == base
