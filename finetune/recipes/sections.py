@@ -167,6 +167,16 @@ class Recipe(Section):
         return "full"
 
     @property
+    def metric(self) -> str:
+        """The figure by which the best evaluation is kept and trials are compared."""
+        return "loss"
+
+    @property
+    def greater_is_better(self) -> bool:
+        """Whether more of ``metric`` is better."""
+        return self.metric not in ("loss", "wer")
+
+    @property
     def base_model(self) -> dict[str, Any] | None:
         """The arguments of ``models.source.resolve_base``; None where it begins from nothing."""
         raise NotImplementedError

@@ -198,6 +198,11 @@ class SpeechRecipe(Recipe):
         return self.adapter.method
 
     @property
+    def metric(self) -> str:
+        """The figure by which the best evaluation is kept and trials are compared."""
+        return "wer"
+
+    @property
     def base_model(self) -> dict[str, Any] | None:
         """The arguments of ``models.source.resolve_base``; None from scratch."""
         if self.model.source is None:

@@ -158,6 +158,11 @@ class FinetuneRecipe(Recipe):
         return self.adapter.method
 
     @property
+    def metric(self) -> str:
+        """The figure by which the best evaluation is kept and trials are compared."""
+        return self.training.best_metric
+
+    @property
     def base_model(self) -> dict[str, Any]:
         """The arguments of ``models.source.resolve_base``."""
         return {

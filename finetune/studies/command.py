@@ -36,11 +36,12 @@ def sweep_command(
     content, section = load_sweep(recipe, overrides or (), parameters or (), options)
     from finetune.models.source import resolve_base
     from finetune.recipes.files import check_recipe
-    from finetune.recipes.text import FinetuneRecipe
     from finetune.studies.sweep import run_sweep
+    from finetune.tasks.registry import recipe_kind
 
-    model = check_recipe(FinetuneRecipe, content, recipe).model
-    resolve_base(model.source, model.revision, random_weights=model.random_weights)
+    base = check_recipe(recipe_kind(content), content, recipe).base_model
+    if base:
+        resolve_base(**base)
     run_sweep(content, section, origin=recipe, overwrite=overwrite, report=tell)
 
 
@@ -53,12 +54,12 @@ def load_sweep(
     """The recipe's content and its ``sweep`` section, options over it; raises RecipeError."""
     from finetune.recipes.files import apply_overrides, check_recipe, find_recipe, read_yaml
     from finetune.recipes.sections import SweepSection
-    from finetune.recipes.text import FinetuneRecipe
     from finetune.studies.space import check_space, parse_options, parse_space
+    from finetune.tasks.registry import recipe_kind
 
     content = apply_overrides(read_yaml(find_recipe(recipe)), overrides)
     told = content.pop("sweep", None) or {}
-    check_recipe(FinetuneRecipe, content, recipe)
+    check_recipe(recipe_kind(content), content, recipe)
     if not isinstance(told, dict):
         raise RecipeError("sweep is a section, not a value", received=told)
     told |= {key: value for key, value in options.items() if value is not None}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.files import write_json, write_text
-from finetune.recipes.text import FinetuneRecipe
+from finetune.recipes.sections import Recipe
 
 SCHEMA = "kotune.sweep/1"
 DOCUMENT = "sweep.json"
@@ -52,10 +52,10 @@ def describe_trials(study: Any) -> list[dict[str, Any]]:
 
 
 def write_results(
-    folder: Path, recipe: FinetuneRecipe, trials: list[dict[str, Any]], best: str | None
+    folder: Path, recipe: Recipe, trials: list[dict[str, Any]], best: str | None
 ) -> None:
     """Write what is known so far; ``best`` is the best trial's recipe."""
-    metric = recipe.training.best_metric
+    metric = recipe.metric
     write_json(folder / DOCUMENT, SCHEMA, {"name": recipe.name, "metric": metric, "trials": trials})
     rows = _rows(trials)
     text = io.StringIO()
@@ -96,7 +96,7 @@ def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _markdown(recipe: FinetuneRecipe, rows: list[list[str]]) -> str:
+def _markdown(recipe: Recipe, rows: list[list[str]]) -> str:
     def line(cells: list[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -105,7 +105,7 @@ def _markdown(recipe: FinetuneRecipe, rows: list[list[str]]) -> str:
         [
             f"# Sweep {recipe.name}",
             "",
-            f"Value: the best validation {recipe.training.best_metric} of a trial. No trial has "
+            f"Value: the best validation {recipe.metric} of a trial. No trial has "
             "seen a test row: the figure to report is that of a run of best.yaml.",
             "",
             line(head),

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import FolderError, RecipeError
 from finetune.core.files import read_json, write_json
 from finetune.recipes.sections import Recipe
 
+if TYPE_CHECKING:
+    from finetune.tasks.task import Measure
+
 SCHEMA = "kotune.seeds/1"
 DOCUMENT = "seeds.json"
-SPLITS = ("validation", "test")
-FIGURES = {"accuracy": "share", "f1_macro": "share", "loss": "positive"}  # where each can lie
 
 
 def seed_recipes(recipe: Recipe) -> list[Recipe]:
@@ -45,6 +46,7 @@ def finetune_seeds(
 
     Raises what ``finetune`` raises, and FolderError where a run of another recipe is in the way.
     """
+    from finetune.tasks.task import task_of
     from finetune.training import finetune
 
     summary, recipes = Path(recipe.folder), seed_recipes(recipe)
@@ -57,9 +59,9 @@ def finetune_seeds(
             continue
         report(where)
         finetune(one, overwrite=overwrite, report=report)
-    content = summarize_runs(recipe.name, [Path(one.folder) for one in recipes])
+    content = summarize_runs(recipe, [Path(one.folder) for one in recipes])
     write_json(summary / DOCUMENT, SCHEMA, content)
-    for line in table_lines(content):
+    for line in table_lines(content, task_of(recipe).measures):
         report(line)
     report(f"summary {summary / DOCUMENT}")
     return summary
@@ -78,13 +80,14 @@ def refuse_several_processes(recipe: Recipe, processes: int) -> None:
 
 def is_finished(recipe: Recipe) -> bool:
     """Whether the recipe's run exists; raises FolderError where another recipe made it."""
-    from finetune.run_folder import open_run
+    from finetune.tasks.task import task_of
 
     folder = Path(recipe.folder)
-    if not (folder / "run.json").is_file():
+    found = task_of(recipe).read_finished(folder)
+    if found is None:
         return False
     ours, theirs = (
-        one.model_dump(mode="json", exclude={"export"}) for one in (recipe, open_run(folder).recipe)
+        one.model_dump(mode="json", exclude={"export"}) for one in (recipe, found.recipe)
     )
     if ours != theirs:
         changed = [key for key in ours if ours[key] != theirs[key]]
@@ -96,35 +99,31 @@ def is_finished(recipe: Recipe) -> bool:
     return True
 
 
-def summarize_runs(name: str, folders: Sequence[Path]) -> dict[str, Any]:
+def summarize_runs(recipe: Recipe, folders: Sequence[Path]) -> dict[str, Any]:
     """Figures of each run, and their mean, deviation and interval over the runs."""
     from finetune.metrics.classification import CONFIDENCE
     from finetune.metrics.intervals import mean_interval
-    from finetune.run_folder import open_run, read_document
+    from finetune.tasks.task import task_of
 
-    entries = []
-    for folder in folders:
-        run = open_run(folder)
-        metrics = read_document(run, "metrics.json")
-        entries.append(
-            {
-                "seed": run.recipe.seed,
-                "run": folder.name,
-                "data_fingerprint": run.info["data_fingerprint"],
-                "steps": run.info["steps"],
-                "training_time_s": run.info["training_time_s"],
-                **{
-                    split: {figure: metrics[split]["all"][figure] for figure in FIGURES}
-                    for split in SPLITS
-                },
-            }
-        )
+    task = task_of(recipe)
+    found = [task.read_finished(folder) for folder in folders]
+    entries = [
+        {
+            "seed": one.recipe.seed,
+            "run": folder.name,
+            "data_fingerprint": one.data_fingerprint,
+            "steps": one.steps,
+            "training_time_s": one.training_time_s,
+            **one.figures,
+        }
+        for folder, one in zip(folders, found, strict=True)
+    ]
     summary: dict[str, Any] = {}
-    for split in SPLITS:
+    for split in found[0].figures:
         summary[split] = {}
-        for figure, within in FIGURES.items():
+        for figure, measure in task.measures.items():
             values = [entry[split][figure] for entry in entries]
-            mean, deviation, interval = mean_interval(values, within)
+            mean, deviation, interval = mean_interval(values, measure.within)
             summary[split][figure] = {
                 "mean": mean,
                 "deviation": deviation,
@@ -132,45 +131,53 @@ def summarize_runs(name: str, folders: Sequence[Path]) -> dict[str, Any]:
                 "interval": interval,
             }
     return {
-        "name": name,
-        "method": run.method,
+        "name": recipe.name,
+        "method": recipe.method,
         "seeds": entries,
         "confidence": CONFIDENCE,
         "summary": summary,
     }
 
 
-def table_lines(content: dict[str, Any]) -> list[str]:
+def table_lines(content: dict[str, Any], measures: dict[str, Measure]) -> list[str]:
     """The summary as a table for a terminal: one line a seed, then mean and deviation."""
-    heads = [f"{split} {what}" for split in SPLITS for what in ("accuracy", "macro F1")]
     entries, summary = content["seeds"], content["summary"]
-    rows = [("seed", heads)]
-    rows += [(str(entry["seed"]), _cells([entry[split] for split in SPLITS])) for entry in entries]
-    for name in ("mean", "deviation") if len(entries) > 1 else ("mean",):
-        figures = [
-            {figure: values[name] for figure, values in summary[split].items()} for split in SPLITS
+    shown = {figure: one for figure, one in measures.items() if one.shown}
+
+    def cells(splits: dict[str, dict[str, float]]) -> list[str]:
+        return [
+            format(splits[split][figure], one.form)
+            for split in summary
+            for figure, one in shown.items()
         ]
-        rows.append((name, _cells(figures)))
-    lines = [f"{name:<10}" + "".join(f"{cell:>21}" for cell in cells) for name, cells in rows]
+
+    rows = [("seed", [f"{split} {one.name}" for split in summary for one in shown.values()])]
+    rows += [(str(entry["seed"]), cells(entry)) for entry in entries]
+    for name in ("mean", "deviation") if len(entries) > 1 else ("mean",):
+        figures = {
+            split: {figure: values[name] for figure, values in summary[split].items()}
+            for split in summary
+        }
+        rows.append((name, cells(figures)))
+    lines = [f"{name:<10}" + "".join(f"{cell:>21}" for cell in row) for name, row in rows]
     if len(entries) > 1:
-        lines.append(_told_interval(content))
+        lines.append(_told_interval(content, shown))
     return lines
 
 
-def _told_interval(content: dict[str, Any]) -> str:
-    """What the seeds say of the mean test accuracy: range, and interval where they differ."""
-    found, count = content["summary"]["test"]["accuracy"], len(content["seeds"])
-    accuracies = [entry["test"]["accuracy"] for entry in content["seeds"]]
-    told = f"test accuracy over {count} seeds: {min(accuracies):.2%} to {max(accuracies):.2%}"
+def _told_interval(content: dict[str, Any], shown: dict[str, Measure]) -> str:
+    """What the seeds say of the first figure of the last split: range, interval of its mean."""
+    split, count = list(content["summary"])[-1], len(content["seeds"])
+    figure, one = next(iter(shown.items()))
+    found = content["summary"][split][figure]
+    low, high = (format(value, one.form) for value in found["range"])
+    told = f"{split} {one.name} over {count} seeds: {low} to {high}"
     if found["interval"] is None:
         return f"{told}; all alike, which says nothing of how seeds differ"
-    low, high = found["interval"]
+    low, high = (format(value, one.form) for value in found["interval"])
     share = f"{100 * content['confidence']:g} %"
-    return f"{told}; {share} interval of the mean {low:.2%} to {high:.2%} (t on the logit scale)"
-
-
-def _cells(splits: Sequence[dict[str, float]]) -> list[str]:
-    return [cell for one in splits for cell in (f"{one['accuracy']:.2%}", f"{one['f1_macro']:.4f}")]
+    scale = "logit" if one.within == "share" else "log"
+    return f"{told}; {share} interval of the mean {low} to {high} (t on the {scale} scale)"
 
 
 def runs_of_seeds(folder: Path) -> list[Path]:

@@ -10,10 +10,11 @@ from typing import Any
 
 from finetune.core.errors import RecipeError
 from finetune.recipes.files import apply_overrides, check_recipe
-from finetune.recipes.text import FinetuneRecipe
+from finetune.recipes.sections import Recipe
 from finetune.recipes.yaml_text import parse_yaml
+from finetune.tasks.registry import recipe_kind
 
-SECTIONS = ("adapter", "training", "model")
+SECTIONS = ("adapter", "augment", "architecture", "training", "model")
 FORMS = "4,8,16 | all-linear,attention | 1e-4:1e-3:log | 0.0:0.1 | 2:8"
 
 
@@ -85,12 +86,10 @@ def check_space(content: dict[str, Any], space: Space, origin: str) -> None:
             apply_parameters(content, {key: value}, f"{origin}, {key}={value}")
 
 
-def apply_parameters(
-    content: dict[str, Any], parameters: Mapping[str, Any], origin: str
-) -> FinetuneRecipe:
+def apply_parameters(content: dict[str, Any], parameters: Mapping[str, Any], origin: str) -> Recipe:
     """The recipe with a trial's values; raises RecipeError where they do not fit together."""
     changes = [f"{key}={json.dumps(value)}" for key, value in parameters.items()]
-    return check_recipe(FinetuneRecipe, apply_overrides(content, changes), origin)
+    return check_recipe(recipe_kind(content), apply_overrides(content, changes), origin)
 
 
 def combinations(space: Space) -> list[dict[str, Any]] | None:

@@ -17,7 +17,6 @@ from finetune.core.errors import FolderError, KotuneError, ModelError
 from finetune.core.files import write_text
 from finetune.recipes.files import check_recipe, dump_recipe, read_yaml
 from finetune.recipes.sections import Recipe, SweepSection
-from finetune.recipes.text import FinetuneRecipe
 from finetune.recipes.yaml_text import write_yaml
 from finetune.studies.results import (
     describe_trials,
@@ -32,6 +31,7 @@ from finetune.studies.space import (
     combinations,
     parse_space,
 )
+from finetune.tasks.registry import recipe_kind
 
 Report = Callable[[str], None]
 RECIPE, STORE = "sweep.yaml", "study.db"
@@ -51,13 +51,13 @@ def run_sweep(
     FolderError where the folder holds another sweep, ModelError where no trial finished.
     """
     _import_optuna()
-    recipe = check_recipe(FinetuneRecipe, content, origin)
+    recipe = check_recipe(recipe_kind(content), content, origin)
     folder, space = Path(section.output.format(name=recipe.name)), parse_space(section.parameters)
     prepare_folder(folder, recipe, section, overwrite=overwrite)
     study = open_study(folder, recipe, section)
     wanted = plan_trials(study, space, section.trials)
     report(
-        f"sweep {folder}: {', '.join(space)} by validation {recipe.training.best_metric}, "
+        f"sweep {folder}: {', '.join(space)} by validation {recipe.metric}, "
         f"{len(finished_trials(study))} of {wanted} trials done before"
     )
     while (number := len(finished_trials(study))) < wanted:
@@ -73,9 +73,7 @@ def run_sweep(
     return folder
 
 
-def prepare_folder(
-    folder: Path, recipe: FinetuneRecipe, section: SweepSection, *, overwrite: bool
-) -> None:
+def prepare_folder(folder: Path, recipe: Recipe, section: SweepSection, *, overwrite: bool) -> None:
     """Make the sweep folder, or check that it holds this sweep; raises FolderError."""
     ours = {
         "recipe": recipe.model_dump(mode="json"),
@@ -101,7 +99,7 @@ def prepare_folder(
     write_text(folder / RECIPE, write_yaml(ours))
 
 
-def open_study(folder: Path, recipe: FinetuneRecipe, section: SweepSection) -> Any:
+def open_study(folder: Path, recipe: Recipe, section: SweepSection) -> Any:
     """The study in the folder's SQLite file; what was running when it was cut off is queued."""
     optuna = _import_optuna()
     startup = section.startup_trials
@@ -114,7 +112,7 @@ def open_study(folder: Path, recipe: FinetuneRecipe, section: SweepSection) -> A
         study_name=recipe.name,
         storage=f"sqlite:///{folder / STORE}",
         load_if_exists=True,
-        direction="minimize" if recipe.training.best_metric == "loss" else "maximize",
+        direction="maximize" if recipe.greater_is_better else "minimize",
         pruner=pruners[section.pruner](),
     )
     study.set_user_attr("seed", recipe.seed)
@@ -207,7 +205,7 @@ def _same_parameters(study: Any, trial: Any) -> Any | None:
     return None
 
 
-def _best_recipe(study: Any, content: dict[str, Any], space: Space, recipe: FinetuneRecipe) -> str:
+def _best_recipe(study: Any, content: dict[str, Any], space: Space, recipe: Recipe) -> str:
     """The best trial's recipe as YAML; raises ModelError where there is none."""
     try:
         trial = study.best_trial

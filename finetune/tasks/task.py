@@ -7,10 +7,11 @@ model and its batches from it (Built), makes the Trainer, and writes what the tr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -119,13 +120,26 @@ class Finished:
     figures: Figures
 
 
+@dataclass(frozen=True)
+class Measure:
+    """A figure that seeds are compared by: its name and format in a table, and its range.
+
+    ``within``: as ``metrics.intervals.mean_interval`` takes it.
+    """
+
+    name: str
+    form: str
+    within: str
+    shown: bool = True
+
+
 class Task(ABC):
     """What differs from task to task. ``document`` is the file that a folder is finished with."""
 
     document = "run.json"
     folder_kind = "run"
     keeps = BEST  # the weights of the last checkpoint that the folder gets
-    headline: Sequence[tuple[str, str, str]] = ()  # figure, its name in a table, its format
+    measures: Mapping[str, Measure] = MappingProxyType({})  # of Figures
 
     @abstractmethod
     def prepare(self, recipe: Any) -> Job:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,7 +37,7 @@ from finetune.tasks.pretraining.model import (
 )
 from finetune.tasks.pretraining.tokenizer import train_tokenizer
 from finetune.tasks.pretraining.trainer import MaskedTrainer, build_trainer
-from finetune.tasks.task import Built, Finished, Job, Outcome, Report, Task
+from finetune.tasks.task import Built, Finished, Job, Measure, Outcome, Report, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -82,7 +83,12 @@ class PretrainTask(Task):
     document = "metrics.json"
     folder_kind = "pretrained model"
     keeps = WEIGHTS  # the last: the schedule cools down to them
-    headline = (("loss", "loss", ".4f"), ("accuracy", "accuracy", ".2%"))
+    measures = MappingProxyType(
+        {
+            "loss": Measure("loss", ".4f", "positive"),
+            "accuracy": Measure("accuracy", ".2%", "share"),
+        }
+    )
 
     def prepare(self, recipe: PretrainRecipe) -> PretrainJob:
         """Base model, device and texts."""
@@ -211,14 +217,13 @@ class PretrainTask(Task):
         if not is_pretrained(folder):
             return None
         recipe, metrics = read_metrics(folder)
-        names = [name for name, _, _ in self.headline]
         return Finished(
             recipe=recipe,
             method=recipe.method,
             data_fingerprint=metrics["corpus"]["sha256"],
             steps=metrics["steps"],
             training_time_s=metrics["training_time_s"],
-            figures={"held_out": {name: metrics["held_out"][name] for name in names}},
+            figures={"held_out": {name: metrics["held_out"][name] for name in self.measures}},
         )
 
 

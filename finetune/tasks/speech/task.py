@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -27,7 +28,7 @@ from finetune.recipes.speech import SpeechRecipe
 from finetune.tasks.speech.job import SpeechBuilt, SpeechJob, build_model, prepare_job
 from finetune.tasks.speech.model import TorchFrames
 from finetune.tasks.speech.trainer import CtcTrainer, build_speech_trainer, transcribe_stored
-from finetune.tasks.task import Figures, Report, RunTask
+from finetune.tasks.task import Figures, Measure, Report, RunTask
 
 EVALUATED = ("validation", "test")
 METRICS = "kotune.metrics/1"
@@ -36,7 +37,9 @@ METRICS = "kotune.metrics/1"
 class SpeechTask(RunTask):
     """Recordings into text: wav2vec2 with CTC."""
 
-    headline = (("wer", "WER", ".2%"), ("cer", "CER", ".2%"))
+    measures = MappingProxyType(
+        {"wer": Measure("WER", ".2%", "positive"), "cer": Measure("CER", ".2%", "positive")}
+    )
 
     def prepare(self, recipe: SpeechRecipe) -> SpeechJob:
         """Base model, device and recordings."""

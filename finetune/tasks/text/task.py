@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,11 @@ from finetune.loop.progress import Watch
 from finetune.models.encoding import keep_preparation
 from finetune.models.trained_weights import save_trained
 from finetune.recipes.text import FinetuneRecipe
-from finetune.tasks.task import Built, Figures, Report, RunTask
+from finetune.tasks.task import Built, Figures, Measure, Report, RunTask
 from finetune.tasks.text.evaluation import predict_splits
 from finetune.tasks.text.job import TextJob, prepare_job
 from finetune.tasks.text.ready import ready_model
 from finetune.tasks.text.trainer import RowsTrainer, build_trainer, tokenize_rows
-
-FIGURES = ("accuracy", "f1_macro", "loss")
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,13 @@ class TextBuilt(Built):
 class TextTask(RunTask):
     """Rows of text, or of a pair of texts, into classes."""
 
-    headline = (("accuracy", "accuracy", ".2%"), ("f1_macro", "macro F1", ".4f"))
+    measures = MappingProxyType(
+        {
+            "accuracy": Measure("accuracy", ".2%", "share"),
+            "f1_macro": Measure("macro F1", ".4f", "share"),
+            "loss": Measure("loss", ".4f", "positive", shown=False),
+        }
+    )
 
     def prepare(self, recipe: FinetuneRecipe) -> TextJob:
         """Base model, device, rows and tokenizer."""
@@ -138,7 +143,7 @@ class TextTask(RunTask):
     def figures(self, metrics: dict[str, Any]) -> Figures:
         """Accuracy, macro F1 and loss on all rows of validation and test."""
         return {
-            split: {figure: metrics[split]["all"][figure] for figure in FIGURES}
+            split: {figure: metrics[split]["all"][figure] for figure in self.measures}
             for split in ("validation", "test")
         }
 
