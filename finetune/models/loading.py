@@ -16,6 +16,7 @@ from finetune.hardware.precision import exact_fp32
 from finetune.models.checkpoint import check_finite, check_finite_files, compare_checkpoint
 from finetune.models.encoding import encode_texts
 from finetune.models.four_bit import finish_4bit, nf4_config, quantize_in_memory
+from finetune.models.optional_packages import explain_tokenizer, tokenizer_folder
 from finetune.models.source import KLUE, TOKENIZER, BaseModel, resolve_base
 from finetune.models.trained_weights import attach_trained
 from finetune.recipes.methods import METHODS
@@ -55,10 +56,10 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTraine
         tokenizer = AutoTokenizer.from_pretrained(
             str(source), revision=revision or "main", use_fast=True
         )
-    except (OSError, ValueError) as fault:
-        raise ModelError(
-            "the tokenizer cannot be loaded", received=f"{source}: {first_line(fault)}"
-        ) from fault
+    except MemoryError:
+        raise
+    except Exception as fault:  # a package that is not installed shows as any exception
+        raise explain_tokenizer(fault, str(source), tokenizer_folder(source, revision)) from fault
     tokenizer.padding_side = "right"
     if "attention_mask" not in tokenizer.model_input_names:  # checks/parts.py asks the model
         tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]
@@ -134,7 +135,15 @@ def load_checked(
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        ImportError,
+        AttributeError,
+        SafetensorError,
+    ) as fault:
         raise ModelError(
             "the base model cannot be loaded",
             received=f"{base.source}: {first_line(fault)}",
@@ -294,7 +303,7 @@ def _config(
                 local_files_only=base.local_only,
                 **settings,
             )
-        except (OSError, ValueError, KeyError) as fault:
+        except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as fault:
             raise ModelError(
                 "the model's config.json is not understood",
                 received=f"{base.source}: {first_line(fault)}",
