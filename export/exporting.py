@@ -177,17 +177,23 @@ def _fuse(
 
     if not exported.heads:
         return None, "onnx-fp32"
-    fused = folder / FUSED_FILE
-    count = fuse_graph(
-        folder / FP32_FILE, fused, heads=exported.heads, hidden_size=exported.hidden_size
-    )
+    fused, files = folder / FUSED_FILE, manifest["files"]
+    files["fused"] = {"path": FUSED_FILE}
+    reason = "the patterns do not match"
+    try:
+        count = fuse_graph(
+            folder / FP32_FILE, fused, heads=exported.heads, hidden_size=exported.hidden_size
+        )
+        if count:
+            climb("fused", ("onnx-fused", "float", "onnx-fp32"))
+    except Exception as fault:  # of the library's patterns, or of a fused operator when it runs
+        count, reason = 0, f"{type(fault).__name__}: {' '.join(str(fault).split())[:200]}"
     manifest["fused_attentions"] = count
-    if count == 0:
-        report("attention could not be fused; int8 is made from the plain graph")
-        return None, "onnx-fp32"
-    manifest["files"]["fused"] = {"path": FUSED_FILE}
-    climb("fused", ("onnx-fused", "float", "onnx-fp32"))
-    return fused, "onnx-fused"
+    if count:
+        return fused, "onnx-fused"
+    files.pop("fused")
+    report(f"attention could not be fused ({reason}); int8 is made from the plain graph")
+    return None, "onnx-fp32"
 
 
 def _open_workshop(

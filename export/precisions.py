@@ -11,6 +11,7 @@ from export.checks.ladder import Ladder
 from export.checks.stability import Stability
 from export.graph.files import external_data_needed, save_graph
 from export.graph.reading import load_graph
+from export.graph.validity import finish_graph
 from export.quantization.candidates import (
     FILES,
     QUANTIZED,
@@ -20,6 +21,7 @@ from export.quantization.candidates import (
     kind_of,
     refusal,
 )
+from export.quantization.fp16 import write_rounded
 from export.quantization.search import Search, Timing
 from export.quantization.workshop import Workshop
 from finetune.core.errors import RecipeError
@@ -75,6 +77,29 @@ def keep_files(workshop: Workshop, made: Sequence[Made], check: Check, parent: s
         fused = candidate.graph == "fused"
         name = key if key.startswith("openvino") else f"onnx-{key}"
         check(key, (name, kind, parent if fused else "onnx-fp32"))
+        if candidate.precision == "fp16":
+            _check_rounded(workshop, key, target, check)
+
+
+def _check_rounded(workshop: Workshop, key: str, target: Path, check: Check) -> None:
+    """Climb an fp16 file with every value rounded to float16, where the CPU would not do so.
+
+    The entry says what was executed: the file itself in ``executed_in``, and this beside it.
+    """
+    files = workshop.manifest["files"]
+    if workshop.device != "cpu":
+        files[key]["executed_in"] = f"float16 on {workshop.device}"
+        return
+    rounded = workshop.scratch("rounded") / "model.onnx"
+    write_rounded(target, rounded)
+    trial = f"{key}-rounded"
+    files[trial] = {"path": rounded.relative_to(workshop.folder).as_posix(), "arithmetic": "fp32"}
+    check(trial, (f"onnx-{trial}", kind_of("fp16"), "onnx-fp32"))
+    files.pop(trial)
+    files[key]["executed_in"] = (
+        "float32 on the CPU, which has no fp16 kernels; and as a graph that rounds every value "
+        f"to float16 between operators (step onnx-{trial}); not on a GPU or in a browser"
+    )
 
 
 def measure_all_stability(
@@ -134,5 +159,6 @@ def _move_model(source: Path, target: Path) -> None:
         os.replace(source.with_suffix(".bin"), target.with_suffix(".bin"))
     elif external_data_needed(source):
         save_graph(load_graph(source), target, external=True)
+        finish_graph(target)
         return
     os.replace(source, target)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from export.graph.validity import finish_graph
 from finetune.core.files import write_text
 
 GRAPH = "onnx/model_fp16.onnx"
@@ -28,6 +29,7 @@ def write_half(artifact: Path, target: Path) -> dict[str, Any]:
     graph = target / GRAPH
     graph.parent.mkdir(parents=True, exist_ok=True)
     onnx.save_model(half, str(graph))
+    finish_graph(graph)
     for name in COPIED:
         if (artifact / name).is_file():
             shutil.copyfile(artifact / name, target / name)

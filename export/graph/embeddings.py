@@ -17,7 +17,7 @@ SMALLEST_TABLE_BYTES = 2**16  # below, the two operators more are not worth it
 
 
 def quantize_embeddings(source: Path, target: Path, *, smallest: int = SMALLEST_TABLE_BYTES) -> int:
-    """Write ``source`` with its embedding tables in int8 to ``target``; how many tables.
+    """Write ``source`` with its embedding tables in int8 to ``target``; how many were read.
 
     ``Gather(table, ids)`` becomes ``Cast(Gather(int8, ids)) * Gather(scales, ids)``: plain
     operators, symmetric, so that every client runs them. 0 means that there is no such table
@@ -28,8 +28,10 @@ def quantize_embeddings(source: Path, target: Path, *, smallest: int = SMALLEST_
     model = load_graph(source)
     stored = {weights.name: weights for weights in model.graph.initializer}
     gathers = [node for node in model.graph.node if _is_table(node, stored, smallest)]
+    for name in dict.fromkeys(node.input[0] for node in gathers):  # one table may be read twice
+        _store_rows(model.graph, name, onnx.numpy_helper.to_array(stored[name]))
     for node in gathers:
-        _replace(model.graph, node, onnx.numpy_helper.to_array(stored[node.input[0]]))
+        _replace(model.graph, node)
     if not gathers:
         return 0
     drop_unused(model.graph)
@@ -56,19 +58,25 @@ def _is_table(node: NodeProto, stored: dict, smallest: int) -> bool:
     return table.data_type == onnx.TensorProto.FLOAT and np.prod(table.dims) * 4 >= smallest
 
 
-def _replace(graph: GraphProto, node: NodeProto, table: np.ndarray) -> None:
-    from onnx import TensorProto, helper, numpy_helper
+def _store_rows(graph: GraphProto, name: str, table: np.ndarray) -> None:
+    """Add a table's int8 rows and their scales."""
+    from onnx import numpy_helper
 
     scales = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127
     rows = np.rint(table / scales).astype(np.int8)
-    name, ids, result = node.input[0], node.input[1], node.output[0]
-    cast, kind = f"{result}_cast", TensorProto.FLOAT
     graph.initializer.extend(
         [
             numpy_helper.from_array(rows, f"{name}_int8"),
             numpy_helper.from_array(scales.astype(np.float32), f"{name}_scale"),
         ]
     )
+
+
+def _replace(graph: GraphProto, node: NodeProto) -> None:
+    from onnx import TensorProto, helper
+
+    name, ids, result = node.input[0], node.input[1], node.output[0]
+    cast, kind = f"{result}_cast", TensorProto.FLOAT
     made = [
         helper.make_node("Gather", [f"{name}_int8", ids], [f"{result}_int8"], f"{node.name}_int8"),
         helper.make_node("Gather", [f"{name}_scale", ids], [f"{result}_scale"], f"{node.name}_s"),

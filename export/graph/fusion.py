@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export.graph.validity import finish_graph
+
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
 LARGE_BYTES = 2**20  # fusion reads constants and biases, which are smaller
 
@@ -17,23 +20,34 @@ def fuse_graph(source: Path, target: Path, *, heads: int, hidden_size: int) -> i
     Large weights go to ``<target>_data`` beside it. The raw two-dimensional mask is kept: ONNX
     Runtime's default for BERT reduces the mask to row lengths and so demands right padding
     (fusion_options.AttentionMaskFormat). 0 means that the patterns did not match this
-    architecture and ``target`` is not worth keeping.
+    architecture and ``target`` is not worth keeping. The library's patterns raise whatever they
+    meet, such as a constant of an unexpected shape: the caller goes on with the plain graph.
     """
+    import onnx
+
+    try:
+        model = _fuse(_load_lightly(source, target, hidden_size), heads, hidden_size)
+    except onnx.checker.ValidationError:  # it read a weight that was left on disk
+        model = _fuse(onnx.load(str(source)), heads, hidden_size)
+    model.save_model_to_file(str(target))
+    finish_graph(target)
+    return int(model.get_fused_operator_statistics()["Attention"])
+
+
+def _fuse(model: ModelProto, heads: int, hidden_size: int) -> OnnxModel:
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
 
     options = FusionOptions("bert")
     options.use_raw_attention_mask(True)
-    model = optimize_model(
-        _load_lightly(source, target, hidden_size),
+    return optimize_model(
+        model,
         model_type="bert",
         num_heads=heads,
         hidden_size=hidden_size,
         optimization_options=options,
         opt_level=0,  # a session that folds constants first finds the same patterns
     )
-    model.save_model_to_file(str(target))
-    return int(model.get_fused_operator_statistics()["Attention"])
 
 
 def _load_lightly(source: Path, target: Path, hidden_size: int) -> ModelProto:

@@ -9,33 +9,61 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 LAYER = re.compile(r"(?:layers?|block|h)[./](\d+)[./]")
 
 
 class Weights:
-    """The constants of a graph by name; exporters share equal ones through Identity nodes."""
+    """The constants of a graph by name, stored or computed by a Constant node.
+
+    Exporters share equal ones through chains of Identity nodes.
+    """
 
     def __init__(self, graph: GraphProto) -> None:
-        self._stored = {weights.name: weights for weights in graph.initializer}
-        self._alias = {
-            node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"
+        self._stored: dict[str, TensorProto | NodeProto] = {
+            one.name: one for one in graph.initializer
         }
+        self._alias: dict[str, str] = {}
+        for node in graph.node:
+            if node.op_type == "Identity":
+                self._alias[node.output[0]] = node.input[0]
+            elif node.op_type == "Constant":
+                self._stored[node.output[0]] = node
 
     def __contains__(self, name: str) -> bool:
-        return self._origin(name) in self._stored
+        return self.origin(name) in self._stored
 
     def read(self, name: str) -> np.ndarray:
-        """The values; KeyError where ``name`` is computed."""
-        from onnx import numpy_helper
+        """The values; KeyError where ``name`` is computed from inputs."""
+        from onnx import NodeProto, numpy_helper
 
-        return numpy_helper.to_array(self._stored[self._origin(name)])
+        found = self._stored[self.origin(name)]
+        return _constant(found) if isinstance(found, NodeProto) else numpy_helper.to_array(found)
 
-    def _origin(self, name: str) -> str:
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape, without reading values that are stored outside the file; KeyError as above."""
+        from onnx import NodeProto
+
+        found = self._stored[self.origin(name)]
+        return _constant(found).shape if isinstance(found, NodeProto) else tuple(found.dims)
+
+    def origin(self, name: str) -> str:
+        """The name under which a value was made, before any Identity."""
         while name in self._alias:
             name = self._alias[name]
         return name
+
+
+def _constant(node: NodeProto) -> np.ndarray:
+    """What a Constant node gives, in whichever of its attributes it is written."""
+    from onnx import helper, numpy_helper
+
+    attribute = node.attribute[0]
+    if attribute.name == "value":
+        return numpy_helper.to_array(attribute.t)
+    kind = np.float32 if "float" in attribute.name else np.int64
+    return np.asarray(helper.get_attribute_value(attribute), dtype=kind)
 
 
 def load_graph(path: Path, *, weights: bool = True) -> ModelProto:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.graph.quiet import quiet_libraries
+from export.graph.validity import finish_graph
 from finetune.core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -79,10 +80,10 @@ def check_onnx(
     required: Set[str] = REQUIRED_INPUTS,
     known: Set[str] = KNOWN_INPUTS,
 ) -> OnnxGraph:
-    """Run onnx.checker and verify the graph's names and axes; raises ModelError."""
+    """Check the file and verify the graph's names and axes; raises ModelError."""
     import onnx
 
-    onnx.checker.check_model(str(path))
+    finish_graph(path)
     model = onnx.load(str(path), load_external_data=False)
     inputs = {node.name: node for node in model.graph.input}
     outputs = tuple(node.name for node in model.graph.output)
@@ -101,7 +102,7 @@ def check_onnx(
 
 
 def check_speech_onnx(path: Path, *, masked: bool) -> OnnxGraph:
-    """Run onnx.checker and verify the graph's names and axes; raises ModelError."""
+    """Check the file and verify the graph's names and axes; raises ModelError."""
     wanted = {"input_values", "attention_mask"} if masked else {"input_values"}
     return check_onnx(path, wanted, wanted)
 

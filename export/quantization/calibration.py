@@ -16,7 +16,7 @@ from finetune.data.audio import AudioError, AudioSource, read_audio
 from finetune.run_folder import Run, read_rows
 from finetune.tasks.speech.ctc import SpeechSettings, prepare_wave
 
-CALIBRATED = ("int8-static", "openvino-int8")
+CALIBRATED = ("int8-static", "openvino-int8", "fp16")
 
 
 def calibration_texts(run: Run, count: int) -> list[str]:

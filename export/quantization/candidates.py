@@ -9,6 +9,7 @@ from typing import Any
 from export.checks.ladder import Kind
 from export.graph.embeddings import quantize_embeddings
 from export.graph.reading import encoder_layers
+from export.graph.validity import finish_graph
 from export.quantization.dynamic import quantize_dynamic
 from export.quantization.fp16 import convert_to_fp16
 from export.quantization.openvino import (
@@ -137,6 +138,8 @@ def build_candidate(candidate: Candidate, workshop: Workshop, target: Path) -> d
         facts["int8_embeddings"] = workshop.fused_int8_embeddings[1]
     elif candidate.int8_embeddings:
         facts["int8_embeddings"] = quantize_embeddings(target, target)
+    if target.suffix == ".onnx":
+        finish_graph(target)
     return facts
 
 
@@ -170,7 +173,8 @@ def _build(candidate: Candidate, workshop: Workshop, target: Path) -> dict[str, 
             how = {"bits": bits, "block": block}
             return {"quantization": "weight-only", **how, "integer_nodes": count}
         case "fp16":
-            return {"half_nodes": convert_to_fp16(source, target)}
+            pad_id = workshop.manifest["pad_token_id"]
+            return convert_to_fp16(source, target, workshop.feeds, pad_id=pad_id)
         case "openvino-fp32" | "openvino-bf16":
             kind = candidate.precision.removeprefix("openvino-")
             return {

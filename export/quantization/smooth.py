@@ -8,7 +8,7 @@ as BERT) gets them multiplied back.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from export.graph.feeds import Feed
 from export.graph.files import external_data_needed, save_graph
 from export.graph.reading import Weights, drop_unused, load_graph, product_nodes
+from export.graph.validity import read_names
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -26,12 +27,28 @@ if TYPE_CHECKING:
 SMALLEST = 1e-5
 
 
+# operator → its inputs that scale and shift each channel; all but the first may be missing
+AFFINE_INPUTS = {
+    "LayerNormalization": (1, 2),
+    "RMSNormalization": (1,),  # opset 23
+    "SimplifiedLayerNormalization": (1,),  # RMSNorm as ONNX Runtime has it
+    "SkipLayerNormalization": (2, 3),
+    "SkipSimplifiedLayerNormalization": (2,),
+}
+
+
 @dataclass(frozen=True)
 class Norm:
-    """A layer normalisation and the products that read what it gives."""
+    """What scales each channel with constants, and the products that read what it gives.
+
+    ``node`` gives the values. ``affine`` are the (node, input) with constants that are linear in
+    them, to be divided by a scale. One operator, or its last steps written out: ``x * weight``
+    (RMSNorm), ``x * weight + bias`` (layer normalisation before opset 17).
+    """
 
     node: NodeProto
     products: tuple[NodeProto, ...]
+    affine: tuple[tuple[NodeProto, int], ...]
 
 
 def smooth_graph(
@@ -49,6 +66,9 @@ def smooth_graph(
     """
     model = load_graph(source)
     norms = find_norms(model.graph, head_modules)
+    if not norms:
+        save_graph(model, target, external=external_data_needed(source))
+        return 0
     largest = channel_maxima(source, [norm.node.output[0] for norm in norms], feeds)
     known = Weights(model.graph)
     for norm in norms:
@@ -60,19 +80,78 @@ def smooth_graph(
 
 
 def find_norms(graph: GraphProto, head_modules: tuple[str, ...]) -> list[Norm]:
-    """Normalisations with a constant scale that feed at least one encoder product."""
+    """Normalisations with constants of their own that feed at least one encoder product.
+
+    Left as they are: those that a graph's output or a subgraph reads, and those whose products
+    share their weights with others (ALBERT's layers), which would each need a copy.
+    """
     known = Weights(graph)
-    readers: dict[str, list[NodeProto]] = defaultdict(list)
+    products: dict[str, list[NodeProto]] = defaultdict(list)
     for node in product_nodes(graph, head_modules):
-        if node.op_type == "MatMul":
-            readers[node.input[0]].append(node)
-    return [
-        Norm(node, tuple(readers[node.output[0]]))
+        if node.op_type == "MatMul" and len(known.shape(node.input[1])) == 2:
+            products[known.origin(node.input[0])].append(node)
+    made = {name: node for node in graph.node for name in node.output}
+    readers = Counter(
+        known.origin(name)
         for node in graph.node
-        if node.op_type == "LayerNormalization"
-        and readers[node.output[0]]
-        and node.input[1] in known
+        if node.op_type != "Identity"
+        for name in node.input
+    )
+    fixed = {known.origin(output.name) for output in graph.output} | _read_inside(graph, known)
+    found = []
+    for name, fed in products.items():
+        affine = _affine_inputs(made.get(name), made, known, readers)
+        channels = {known.shape(node.input[1])[0] for node in fed}
+        weights = Counter(known.origin(node.input[1]) for node in fed)
+        if (
+            affine
+            and name not in fixed
+            and all({_channels(known.shape(node.input[at]))} == channels for node, at in affine)
+            and all(readers[one] == count for one, count in weights.items())
+        ):
+            found.append(Norm(made[name], tuple(fed), affine))
+    return found
+
+
+def _affine_inputs(
+    node: NodeProto | None, made: dict[str, NodeProto], known: Weights, readers: Counter[str]
+) -> tuple[tuple[NodeProto, int], ...]:
+    """(node, input) of the constants that scale and shift what ``node`` gives; () for none."""
+    if node is None:
+        return ()
+    if node.op_type in AFFINE_INPUTS:
+        given = [
+            at for at in AFFINE_INPUTS[node.op_type] if at < len(node.input) and node.input[at]
+        ]
+        whole = node.output[0] and all(node.input[at] in known for at in given)
+        return tuple((node, at) for at in given) if whole and given else ()
+    constant = [at for at, name in enumerate(node.input) if name in known]
+    if node.op_type == "Mul" and len(constant) == 1:
+        return ((node, constant[0]),)
+    if node.op_type == "Add" and len(constant) == 1:
+        before = known.origin(node.input[1 - constant[0]])
+        scaled = made.get(before)
+        if scaled is not None and scaled.op_type == "Mul" and readers[before] == 1:
+            rest = _affine_inputs(scaled, made, known, readers)
+            return (*rest, (node, constant[0])) if rest else ()
+    return ()
+
+
+def _channels(shape: tuple[int, ...]) -> int:
+    """How many channels a constant scales along the last axis; 0 where it does anything else."""
+    return shape[-1] if shape and int(np.prod(shape)) == shape[-1] else 0
+
+
+def _read_inside(graph: GraphProto, known: Weights) -> set[str]:
+    """What subgraphs read."""
+    inner = [
+        one
+        for node in graph.node
+        for attribute in node.attribute
+        for subgraph in [attribute.g, *attribute.graphs]
+        for one in subgraph.node
     ]
+    return {known.origin(name) for node in inner for name in read_names(node)}
 
 
 def channel_maxima(source: Path, names: Sequence[str], feeds: Sequence[Feed]) -> dict:
@@ -107,37 +186,38 @@ def _scales(
 
 def _fold(model: ModelProto, norm: Norm, scales: np.ndarray, known: Weights) -> None:
     """Divide the normalisation by ``scales``, multiply its products' rows and other readers."""
-    graph, node = model.graph, norm.node
-    for position, values in enumerate(node.input[1:3], start=1):
-        node.input[position] = _store(
-            graph, f"{node.name}_smooth_{position}", known.read(values) / scales
-        )
+    graph, name = model.graph, norm.node.output[0]
+    for number, (node, at) in enumerate(norm.affine):
+        values = known.read(node.input[at])
+        node.input[at] = _store(graph, f"{name}_smooth_{number}", values / scales)
     for product in norm.products:
         weights = known.read(product.input[1]) * scales[:, None]
-        product.input[1] = _store(graph, f"{product.name}_smooth", weights)
-    _multiply_back(graph, norm, scales)
+        product.input[1] = _store(graph, f"{product.output[0]}_smooth", weights)
+    _multiply_back(graph, norm, scales, known)
 
 
-def _multiply_back(graph: GraphProto, norm: Norm, scales: np.ndarray) -> None:
+def _multiply_back(graph: GraphProto, norm: Norm, scales: np.ndarray, known: Weights) -> None:
     from onnx import helper
 
     name = norm.node.output[0]
-    smoothed = {product.name for product in norm.products}
-    others = [node for node in graph.node if name in node.input and node.name not in smoothed]
+    smoothed = {product.output[0] for product in norm.products}
+    others = [
+        (node, position)
+        for node in graph.node
+        if node.op_type != "Identity" and node.output[0] not in smoothed
+        for position, value in enumerate(node.input)
+        if known.origin(value) == name
+    ]
     if not others:
         return
     restored = f"{name}_restored"
     multiply = helper.make_node(
-        "Mul",
-        [name, _store(graph, f"{norm.node.name}_scales", scales)],
-        [restored],
-        name=f"{norm.node.name}_restore",
+        "Mul", [name, _store(graph, f"{name}_scales", scales)], [restored], name=f"{name}_restore"
     )
-    for node in others:
-        for position, value in enumerate(node.input):
-            if value == name:
-                node.input[position] = restored
-    graph.node.insert(list(graph.node).index(norm.node) + 1, multiply)
+    for node, position in others:
+        node.input[position] = restored
+    made = next(place for place, node in enumerate(graph.node) if name in node.output)
+    graph.node.insert(made + 1, multiply)
 
 
 def _store(graph: GraphProto, name: str, values: np.ndarray) -> str:
