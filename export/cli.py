@@ -13,7 +13,7 @@ import typer
 
 from finetune.core.command_line import TextsCommand
 from finetune.core.console import console, say, tell, told_when_interrupted
-from finetune.core.errors import DataError, RecipeError
+from finetune.core.errors import DataError, FolderError, RecipeError
 
 if TYPE_CHECKING:
     from export.predict import Prediction
@@ -199,12 +199,27 @@ def transcribe_command(
         tell(score(found.references, transcripts, "upper"))
 
 
-def verify_command(folder: Path) -> None:
-    """Check every file of an artifact or a run against its SHA-256."""
+def verify_command(
+    folder: Path,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="also run its files: do they answer as exported?")
+    ] = False,
+    precision: Annotated[
+        str | None, typer.Option(help="with --answers: this file alone; default: every one")
+    ] = None,
+) -> None:
+    """Check every file of an artifact or a run against its SHA-256; with --answers run them."""
     from rich.markup import escape
 
     if (folder / "run.json").is_file():
         from finetune.run_folder import open_run
+
+        if answers:
+            raise FolderError(
+                "a run keeps no answers of exported files",
+                received=folder,
+                next_step=f"kotune export {folder}",
+            )
 
         run = open_run(folder)
         say(f"run {escape(run.name)}: {len(run.info['files'])} files unchanged")
@@ -218,6 +233,11 @@ def verify_command(folder: Path) -> None:
     unlisted = unlisted_files(artifact)
     if unlisted:
         tell(f"  not of the artifact: {', '.join(unlisted)}")
+    if answers:
+        from export.artifact.answers import verify_answers
+
+        for line in verify_answers(artifact, precision):
+            tell(line)
 
 
 def push_command(
@@ -225,11 +245,14 @@ def push_command(
     repo: Annotated[str, typer.Argument(help="the model repository: OWNER/NAME")],
     private: Annotated[bool, typer.Option("--private", help="create it private")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="upload; without it nothing is sent")] = False,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="send answers/ too: rows of your validation data")
+    ] = False,
 ) -> None:
     """Upload an artifact to the model hub; without --yes only say what would be sent."""
     from export.artifact.push import plan_push, push_artifact
 
-    plan = plan_push(folder, repo, private=private)
+    plan = plan_push(folder, repo, private=private, answers=answers)
     for line in plan.describe():
         tell(line)
     if yes:

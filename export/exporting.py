@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from export.artifact.answers import keep_answers
 from export.artifact.card import write_card
 from export.artifact.folder import (
     FP32_FILE,
@@ -128,6 +129,7 @@ def _build(task: Task, settings: Section, ladder: Ladder, folder: Path) -> None:
     files.pop("fused", None)
     for entry in files.values():
         entry["bytes"] = model_bytes(folder / entry["path"])
+    keep_answers(task, folder, manifest, settings.device)
     manifest["status"] = "failed" if ladder.failures else "passed"
     manifest["ladder"] = [step.as_dict() for step in ladder.steps]
     manifest["notes"] = ladder.notes

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from export.artifact.card_metadata import UNKNOWN_LICENSE, check_card
 from export.artifact.folder import MANIFEST, open_artifact
+from export.runtime.manifest import ANSWERS
 from finetune.core.errors import FolderError, KotuneError
 
 
@@ -24,6 +25,8 @@ class PushPlan:
     files: tuple[tuple[str, int], ...]
     license: str
     results: int  # measured figures in the card's model-index
+    answers: int = 0  # files of the owner's rows in answers/
+    sends_answers: bool = False
 
     @property
     def total_bytes(self) -> int:
@@ -41,16 +44,23 @@ class PushPlan:
             f"  {self.total_bytes / 1e6:10.3f} MB  in {len(self.files)} files, hashes checked",
             f"model card: valid, license {self.license}, {self.results} measured figures",
         ]
+        if self.answers and self.sends_answers:
+            lines.append(f"  {ANSWERS}/ is sent: it holds rows of your validation data")
+        elif self.answers:
+            lines.append(f"  {ANSWERS}/ stays here: it holds rows of your data; --answers sends it")
         if self.license == UNKNOWN_LICENSE:
             lines.append("  the license is unknown: export again with license=… to state it")
         return lines
 
 
-def plan_push(folder: Path | str, repo: str, *, private: bool = False) -> PushPlan:
+def plan_push(
+    folder: Path | str, repo: str, *, private: bool = False, answers: bool = False
+) -> PushPlan:
     """Check everything that can be checked without a network; raises KotuneError.
 
     The artifact's hashes, that it passed its export checks, its card and the repository's name.
-    Only files of the manifest are taken: what else lies in the folder stays here.
+    Only files of the manifest are taken: what else lies in the folder stays here, and so do the
+    owner's own texts or recordings in ``answers/`` but where ``answers`` are asked for.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -65,7 +75,11 @@ def plan_push(folder: Path | str, repo: str, *, private: bool = False) -> PushPl
     if artifact.status != "passed":
         raise FolderError("the artifact failed its export checks", received=folder)
     card = check_card(artifact.folder / "README.md")
-    names = [MANIFEST, *artifact.manifest["sha256"]]
+    kept = [name for name in artifact.manifest["sha256"] if name.startswith(f"{ANSWERS}/")]
+    kept = [name for name in kept if (artifact.folder / name).is_file()]
+    left = {name for name in artifact.manifest["sha256"] if name.startswith(f"{ANSWERS}/")}
+    names = [MANIFEST, *(name for name in artifact.manifest["sha256"] if name not in left)]
+    names += kept if answers else []
     sizes = [(name, (artifact.folder / name).stat().st_size) for name in names]
     return PushPlan(
         folder=artifact.folder,
@@ -74,6 +88,8 @@ def plan_push(folder: Path | str, repo: str, *, private: bool = False) -> PushPl
         files=tuple(sorted(sizes, key=lambda entry: -entry[1])),
         license=card.license,
         results=len(card.eval_results),
+        answers=len(kept),
+        sends_answers=answers,
     )
 
 

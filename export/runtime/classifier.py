@@ -110,6 +110,10 @@ class OnnxClassifier:
         windows = list(self.stream_logits(texts, batch_tokens=batch_tokens))
         return np.concatenate(windows) if windows else np.empty((0, len(self.labels)), np.float32)
 
+    def answer_rows(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Logits (1, labels) of each text, run alone."""
+        return [self.logits([text]) for text in texts]
+
     def stream_logits(
         self, texts: Iterable[str], *, batch_tokens: int | None = None
     ) -> Iterator[np.ndarray]:

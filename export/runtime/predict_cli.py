@@ -10,21 +10,26 @@ from itertools import tee
 
 from export.runtime.classifier import OnnxClassifier, softmax
 from export.runtime.manifest import ArtifactError
-from export.runtime.options import model_options, model_parser
+from export.runtime.options import check_self, model_options, model_parser
 from finetune.core.lines import TextFault, read_lines
 from finetune.core.preparation import well_formed
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Label texts from the arguments or from standard input; 0 done, 2 wrong input."""
+    """Label texts from the arguments or from standard input; 0 done, 2 wrong input.
+
+    With --self-check 1 where a file answers otherwise than at the export.
+    """
     options = parse_arguments(arguments)
     sys.stdout.reconfigure(encoding="utf-8")
-    if not options.texts and sys.stdin.isatty():
+    if not (options.texts or options.self_check) and sys.stdin.isatty():
         print('no text; try: python predict.py "TEXT", or FILE on stdin', file=sys.stderr)
         return 2
     lines = read_lines(sys.stdin.buffer)
     texts = map(well_formed, options.texts) if options.texts else lines
     try:
+        if options.self_check:
+            return check_self(OnnxClassifier, options)
         classifier = OnnxClassifier(**model_options(options))
         for line in label_lines(classifier, texts, as_json=options.json):
             print(line, flush=sys.stdout.isatty())

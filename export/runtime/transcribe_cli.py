@@ -7,16 +7,23 @@ import json
 import sys
 
 from export.runtime.manifest import ArtifactError
-from export.runtime.options import model_options, model_parser
+from export.runtime.options import check_self, model_options, model_parser
 from export.runtime.transcriber import OnnxTranscriber
 from finetune.data.audio import AudioError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Transcribe the files named; 0 done, 2 wrong input."""
+    """Transcribe the files named; 0 done, 2 wrong input.
+
+    With --self-check 1 where a file answers otherwise than at the export.
+    """
     options = parse_arguments(arguments)
     sys.stdout.reconfigure(encoding="utf-8")
     try:
+        if options.self_check:
+            return check_self(OnnxTranscriber, options)
+        if not options.files:
+            raise ArtifactError("no recording; try: python predict.py FILE.wav")
         transcriber = OnnxTranscriber(**model_options(options))
         texts = transcriber.transcribe_many(options.files)
         for file, text in zip(options.files, texts, strict=True):
@@ -33,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The options; ``folder`` is this file's own unless another is named."""
     parser = model_parser("Transcribe audio with the model of this folder.")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="WAV, FLAC, OGG, MP3 …")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="WAV, FLAC, OGG, MP3 …")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return parser.parse_args(arguments)
 

@@ -12,7 +12,7 @@ The same code stands inside every speech artifact as one file, ``predict.py``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from export.runtime.arithmetic import executed_arithmetic
 from export.runtime.manifest import ArtifactError, verify_opened
 from export.runtime.processor import available_cores
 from export.runtime.session import choose_model, open_again, open_session, warn_of_instructions
-from finetune.data.audio import AudioSource
-from finetune.tasks.speech.ctc import read_speech_settings, run_many
+from finetune.data.audio import AudioSource, read_audio
+from finetune.tasks.speech.ctc import read_speech_settings, run_batch, run_many
 from finetune.tasks.speech.transcription import stream_text, transcribe_sources
 
 SPEECH_TASK = "speech-recognition"
@@ -100,6 +100,12 @@ class OnnxTranscriber:
     def logits(self, waves: list[np.ndarray]) -> list[np.ndarray]:
         """Logits (frames, labels) float32 of whole short recordings at the model's rate."""
         return run_many(waves, self.settings, self.frames)
+
+    def answer_rows(self, files: Sequence[str]) -> list[np.ndarray]:
+        """Logits (frames, labels) of each of the folder's own recordings, run alone."""
+        rate_hz = self.settings.rate_hz
+        waves = (read_audio(str(self.folder / file), rate_hz) for file in files)
+        return [run_batch([wave], self.settings, self.frames)[0] for wave in waves]
 
     def frames(self, values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         """One padded batch through the graph: (n, samples) → logits (n, frames, labels)."""

@@ -26,6 +26,7 @@ from export.graph.feeds import Feed
 from export.precisions import ALL
 from export.quantization.calibration import CALIBRATED, calibration_recordings, read_feeds
 from export.runtime.bundle import SPEECH as SPEECH_BUNDLE
+from export.runtime.manifest import ANSWERS
 from export.tasks.task import Exported, Task
 from finetune.data.audio import encode_flac, stream_audio, to_int16
 from finetune.recipes.speech import SpeechExportSection
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from export.runtime.transcriber import OnnxTranscriber
 
 HEAD = ("lm_head",)
+KEPT_S = 60  # seconds of recordings in answers/
 CONVOLUTIONS = ("Convolution", "GroupConvolution")  # in int8 they move the logits far more
 PADDING = "onnx-fp32-padded"  # group norm only: what padding would do, which the runtime never does
 
@@ -210,6 +212,18 @@ class SpeechTask(Task):
             path = folder / f"{place}.flac"
             path.write_bytes(encode_flac(to_int16(wave), self.inference.rate_hz))
             names.append(str(path))
+        return names
+
+    def keep_rows(self, folder: Path, count: int) -> list[str]:
+        """The shortest recordings as FLAC, a minute in all at most, none longer than a chunk."""
+        rate_hz, names, samples = self.inference.rate_hz, [], 0
+        for wave in sorted(self.checks.rows, key=len)[:count]:
+            kept = to_int16(wave[: int(self.inference.chunk_s * rate_hz)])
+            samples += len(kept)
+            if names and samples > KEPT_S * rate_hz:
+                break
+            names.append(f"{ANSWERS}/{len(names)}.flac")
+            (folder / names[-1]).write_bytes(encode_flac(kept, rate_hz))
         return names
 
     def measure_stability(

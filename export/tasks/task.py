@@ -107,6 +107,10 @@ class Task(ABC):
         """Check rows for ``call``, as many as are timed; files are written into ``folder``."""
 
     @abstractmethod
+    def keep_rows(self, folder: Path, count: int) -> list[str]:
+        """At most ``count`` check rows for ``answers/``: texts, or files written there."""
+
+    @abstractmethod
     def measure_stability(
         self, folder: Path, manifest: dict[str, Any], precision: str, entry: dict[str, Any]
     ) -> Stability:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.artifact.answers import spread_by_length
 from export.artifact.card_metadata import Figure, base_name
 from export.artifact.card_tables import Column, number, with_interval
 from export.artifact.folder import FP32_FILE
@@ -218,6 +219,11 @@ class TextTask(Task):
     def list_timed(self, folder: Path) -> list[str]:
         """The first texts."""
         return list(self.checks.rows[: self.settings.timing_rows])
+
+    def keep_rows(self, folder: Path, count: int) -> list[str]:
+        """Texts of every length."""
+        texts = self.checks.rows
+        return [texts[row] for row in spread_by_length([len(text) for text in texts], count)]
 
     def measure_stability(
         self, folder: Path, manifest: dict[str, Any], precision: str, entry: dict[str, Any]

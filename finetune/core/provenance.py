@@ -28,6 +28,8 @@ PACKAGES = (
     "optimum-onnx",
     "onnx",
     "onnxruntime",
+    "openvino",
+    "nncf",
     "tokenizers",
     "scikit-learn",
     "numpy",

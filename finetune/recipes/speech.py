@@ -147,6 +147,7 @@ class SpeechExportSection(Section):
     stability_rows: Count = 64
     timing_rows: Count = 24
     check_rows: Count = 500
+    answers: Annotated[int, Field(ge=0, le=256)] = 12  # recordings kept with logits; 0: none
     max_check_rows: Count = 5_000  # where fewer cannot tell an increase from the allowed one
     opset: Annotated[int, Field(ge=14)] = 17
     license: str | None = None  # of the model card, a hub identifier; None: the base model's own

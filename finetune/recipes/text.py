@@ -135,6 +135,7 @@ class ExportSection(Section):
     stability_rows: Count = 128
     timing_rows: Count = 50
     check_rows: Count = 1000
+    answers: Annotated[int, Field(ge=0, le=256)] = 32  # check rows kept with their logits; 0: none
     max_check_rows: Count = 10_000  # where fewer cannot tell a loss from the allowed one
     opset: Annotated[int, Field(ge=14)] = 17
     license: str | None = None  # of the model card, a hub identifier; None: the base model's own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,22 @@ def test_openvino_s_int8_leaves_convolutions_alone(artifact: Path) -> None:
         if "Convolution" in node.get_type_name():
             assert node.input_value(0).get_node().get_type_name() != "FakeQuantize"
     assert manifest_of(artifact)["files"]["openvino-int8"]["integer_constants"] == PRODUCTS
+
+
+@pytest.mark.skipif(not OPENVINO, reason="an extra: pip install 'kotune[openvino]'")
+def test_files_answer_as_exported_on_a_narrower_processor(artifact: Path, tmp_path: Path) -> None:
+    """OpenVINO obeys oneDNN's variable; ONNX Runtime's kernels (MLAS) cannot be narrowed."""
+    done = subprocess.run(
+        [sys.executable, artifact / "predict.py", "--self-check"],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = {line.split(":")[0]: line for line in done.stdout.splitlines()}
+    assert list(lines) == list(manifest_of(artifact)["files"])
+    assert all("12 answers as at the export" in line for line in lines.values())
+    assert "difference 0.0e+00" not in lines["openvino-fp32"]  # it did compute otherwise
+    assert len(list((artifact / "answers").glob("*.flac"))) == 12
 
 
 def test_bf16_is_checked_in_bf16_or_not_made(tones_run: Path, tmp_path: Path) -> None:
