@@ -29,16 +29,15 @@ NARROWEST = {  # ONNX Runtime has no switch for its kernels
 }
 TRAINED = """
 import sys, numpy as np, torch
-from finetune.models.loading import load_tokenizer, load_trained
+from export.predict import predict_texts
+from export.runtime.classifier import softmax
 from finetune.run_folder import logits_of, open_run, read_predictions, read_rows
-from finetune.models.loading import predict_logits
 assert torch.backends.cpu.get_cpu_capability() == "DEFAULT"
 run = open_run(sys.argv[1])
 texts = read_rows(run, "validation")["text"].tolist()
-stored = logits_of(read_predictions(run, "validation"))
-tokenizer = load_tokenizer(run.folder / "model")
-now = predict_logits(load_trained(run), tokenizer, texts, max_length=run.max_length)
-print(np.abs(now - stored).max())
+stored = softmax(logits_of(read_predictions(run, "validation")))
+now = [list(one.scores.values()) for one in predict_texts(sys.argv[1], texts)]
+print(np.abs(np.array(now) - stored).max())
 """
 
 
@@ -152,10 +151,10 @@ def test_rows_are_of_every_length() -> None:
 
 
 def test_a_run_answers_alike_on_the_narrowest_processor(make_run) -> None:
-    """Held against the logits that training stored, on whatever this machine has."""
+    """Held against what training stored, on whatever this machine has."""
     done = subprocess.run(
         [sys.executable, "-c", TRAINED, make_run("lora", "roberta")],
         capture_output=True, text=True, env={**os.environ, **NARROWEST},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 1e-3
+    assert 0 <= float(done.stdout) < 1e-4
