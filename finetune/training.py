@@ -6,12 +6,14 @@ interrupted or out of memory, a training goes on from its last checkpoint (finet
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import TrainerCallback, set_seed
 
+from finetune.checks.signs import report_signs
 from finetune.core.files import publish_folder
 from finetune.core.processes import (
     is_main_process,
@@ -55,6 +57,7 @@ def finetune(recipe: Recipe, *, overwrite: bool = False, report: Report = print)
     task.check_target(target, overwrite=overwrite)
     job = task.prepare(recipe)
     task.report_data(job, report)
+    report_signs(job.signs, report)
     for line in recipe.unused:
         report(f"  {line}")
     work = open_work(target, job, report)
@@ -73,6 +76,9 @@ def finetune(recipe: Recipe, *, overwrite: bool = False, report: Report = print)
     load_weights(built.model, checkpoint.folder / task.keeps)
     with disk_errors(work / "steps"), publish_folder(target, workplace=work) as folder:
         task.write(job, built, Outcome.read(checkpoint, job.device), folder, report)
+        del built
+        gc.collect()  # two models need not fit
+        task.check_stored(job, folder)
         shutil.copytree(work / "tensorboard", folder / "tensorboard")
         announce_publication(work, folder, task.document)
     clear_work(target)

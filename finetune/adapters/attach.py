@@ -139,6 +139,12 @@ def find_target_modules(
         if isinstance(module, torch.nn.Linear)
         and not any(part in excluded for part in name.split("."))
     ]
+    if not linear:
+        raise ModelError(
+            "this architecture has no linear layers to adapt",
+            received=type(model).__name__,
+            next_step="adapter.method=full, or another base model",
+        )
     if wanted == "all-linear":
         return linear
     names = list(ATTENTION) if wanted == "attention" else list(wanted)

@@ -21,8 +21,10 @@ def report_data(summary: dict[str, Any], report: Callable[[str], None]) -> None:
                 f"  dropped from {name}: {dropped['no_text']} without text, "
                 f"{dropped['unknown_label']} with an unknown label ({first})"
             )
-    if summary["test_rows_seen_in_training"]:
-        report(
-            f"  {summary['test_rows_seen_in_training']} test rows have a text that also stands "
-            "in training: accuracy is reported with and without them"
-        )
+    for split, without in (
+        ("validation", "they count like any other"),
+        ("test", "accuracy is reported with and without them"),
+    ):
+        seen = summary[f"{split}_rows_seen_in_training"]
+        if seen:
+            report(f"  {seen} {split} rows have a text that also stands in training: {without}")

@@ -7,6 +7,7 @@ that depends on the rows only through their counts, both are the same bootstrap.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -98,6 +99,27 @@ def classification_metrics(
         loss=float(-own.mean()),
         confusion=tuple(tuple(int(count) for count in row) for row in table),
     )
+
+
+def class_figures(confusion: np.ndarray, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Of each class its rows, how many were predicted, precision, recall and F1; None for 0 / 0."""
+    table = np.asarray(confusion)
+    hits, rows, predicted = np.diagonal(table), table.sum(axis=1), table.sum(axis=0)
+
+    def share(part: int, whole: int) -> float | None:
+        return float(part / whole) if whole else None
+
+    return [
+        {
+            "label": label,
+            "rows": int(rows[place]),
+            "predicted": int(predicted[place]),
+            "precision": share(hits[place], predicted[place]),
+            "recall": share(hits[place], rows[place]),
+            "f1": share(2 * hits[place], rows[place] + predicted[place]),
+        }
+        for place, label in enumerate(labels)
+    ]
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

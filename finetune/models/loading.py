@@ -329,8 +329,15 @@ def _skeleton(config: Any) -> Any:
     """The architecture without memory, to ask for its module names."""
     from transformers import AutoModelForSequenceClassification
 
-    with torch.device("meta"):
-        return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    try:
+        with torch.device("meta"):
+            return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    except (ValueError, KeyError, AttributeError, TypeError) as fault:
+        raise ModelError(
+            "transformers builds no text classifier of this config.json",
+            received=f"{config.model_type}: {first_line(fault)}",
+            allowed="an encoder such as bert, roberta, electra, deberta-v2",
+        ) from fault
 
 
 def _new_modules(base: BaseModel, skeleton: Any) -> list[str]:

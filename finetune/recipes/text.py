@@ -56,6 +56,7 @@ class DataSection(Section):
     validation_size: Share | Count = 0.25
     test_size: Share | Count | None = None
     seed: Annotated[int, Field(ge=0)] | None = None  # of the splits; None: the recipe's seed
+    max_unknown_tokens: Annotated[float, Field(ge=0, le=1)] = 0.3  # of the training texts, a share
 
     @field_validator("labels", mode="before")
     @classmethod

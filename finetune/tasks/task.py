@@ -19,6 +19,7 @@ from transformers import TrainerCallback, TrainerState
 
 from finetune import run_folder
 from finetune.adapters.attach import count_parameters
+from finetune.checks.signs import Sign, report_signs
 from finetune.core.errors import FolderError
 from finetune.core.files import write_json
 from finetune.core.processes import process_count
@@ -45,6 +46,11 @@ class Job:
     base: BaseModel | None  # None: from scratch
     device: str
     precision: str
+
+    @property
+    def signs(self) -> tuple[Sign, ...]:
+        """What was found amiss before training, though nothing that stops it."""
+        return ()
 
     @property
     def data_fingerprint(self) -> str:
@@ -180,6 +186,9 @@ class Task(ABC):
     def read_finished(self, folder: Path) -> Finished | None:
         """What such a folder says of its training; None where it holds none."""
 
+    def check_stored(self, job: Any, folder: Path) -> None:  # noqa: B027  not every task has one
+        """Read a written folder back and hold it against what was measured; raises GateError."""
+
     def check_target(self, folder: Path, *, overwrite: bool) -> None:
         """Refuse to replace a finished one unasked, and anything else ever; raises FolderError."""
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -217,6 +226,10 @@ class RunTask(Task):
     def evaluate(self, job: Any, built: Any, folder: Path, report: Report) -> dict[str, Any]:
         """Metrics of validation and test rows in fp32; rows and predictions are stored."""
 
+    def answer_signs(self, job: Any, metrics: dict[str, Any]) -> list[Sign]:
+        """What the answers say of the model beside their figures."""
+        return []
+
     @abstractmethod
     def describe(self, job: Any, built: Any) -> dict[str, Any]:
         """What run.json says of the model beside what every run has."""
@@ -228,6 +241,8 @@ class RunTask(Task):
         parameters = count_parameters(built.model)
         self.save_model(job, built, folder / "model")
         metrics = self.evaluate(job, built, folder, report)
+        signs = [*job.signs, *self.answer_signs(job, metrics)]
+        report_signs(signs[len(job.signs) :], report)
         metrics["history"] = training_history(state.log_history)
         metric = self.watch(job, built).metric
         metrics["best"] = {"step": state.best_global_step, metric: state.best_metric}
@@ -249,6 +264,7 @@ class RunTask(Task):
             "weights_bytes": sum(path.stat().st_size for path in weights),
             "parameters": {"total": parameters.total, "trainable": parameters.trainable},
             **self.describe(job, built),
+            "signs": [one.as_dict() for one in signs],
             **outcome.figures,
         }
         run_folder.seal_run(folder, recipe, info)

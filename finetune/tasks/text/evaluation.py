@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from finetune import run_folder
 from finetune.loop.ledger import is_out_of_memory
-from finetune.metrics.classification import classification_metrics
+from finetune.metrics.classification import class_figures, classification_metrics
 from finetune.models.loading import predict_logits
 from finetune.tasks.text.job import TextJob
 
@@ -38,8 +38,11 @@ def predict_splits(
             continue
         logits = _predict_within_memory(job, model, frame["text"].tolist())
         run_folder.write_predictions(folder, name, frame, logits)
-        metrics[name] = _measure(frame, logits)
+        metrics[name] = _measure(frame, logits, job.labels)
         report(_metrics_line(name, metrics[name]))
+        if len(job.labels) > 2:
+            for one in metrics[name]["all"]["classes"]:
+                report(_class_line(one))
     return metrics
 
 
@@ -63,15 +66,24 @@ def _predict_within_memory(job: TextJob, model: torch.nn.Module, texts: list[str
         batch_size //= 2
 
 
-def _measure(frame: Any, logits: np.ndarray) -> dict[str, Any]:
+def _measure(frame: Any, logits: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """Metrics on all rows and, where the split knows, on those not seen in training."""
     labels = frame["label"].to_numpy()
     result = {"all": classification_metrics(labels, logits).as_dict()}
+    result["all"]["classes"] = class_figures(result["all"]["confusion"], names)
     if "seen_in_training" in frame:
         unseen = ~frame["seen_in_training"].to_numpy()
         if unseen.any():
             result["unseen"] = classification_metrics(labels[unseen], logits[unseen]).as_dict()
     return result
+
+
+def _class_line(figures: dict[str, Any]) -> str:
+    shares = ", ".join(
+        f"{name} {'–' if figures[name] is None else format(figures[name], form)}"
+        for name, form in (("precision", ".2%"), ("recall", ".2%"), ("f1", ".4f"))
+    )
+    return f"    {figures['label']}: {figures['rows']} rows, {shares}"
 
 
 def _metrics_line(name: str, figures: dict[str, Any]) -> str:

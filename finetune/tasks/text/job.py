@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from finetune.adapters.attach import attach_adapter
 from finetune.adapters.method_training import start_method
+from finetune.checks.answers import seen_signs
+from finetune.checks.before import Before, check_before_training
+from finetune.checks.signs import Sign
 from finetune.core.preparation import Preparation
 from finetune.data.reviews import Corpus, load_corpus
 from finetune.hardware.cpu_kernels import attention_for, quicken_dropout
@@ -32,6 +35,12 @@ class TextJob(Job):
     base: BaseModel
     corpus: Corpus
     tokenizer: PreTrainedTokenizerBase
+    before: Before = field(default_factory=Before)
+
+    @property
+    def signs(self) -> tuple[Sign, ...]:
+        """What was found amiss before training."""
+        return self.before.signs
 
     @property
     def data_fingerprint(self) -> str:
@@ -55,7 +64,12 @@ def prepare_job(recipe: FinetuneRecipe) -> TextJob:
     device = choose_device(recipe.training.device)
     precision = choose_precision(recipe.training.precision, device)
     corpus = load_corpus(recipe.data, recipe.seed, recipe.model.preparation.of_texts)
-    return TextJob(recipe, base, device, precision, corpus, load_base_tokenizer(base))
+    job = TextJob(recipe, base, device, precision, corpus, load_base_tokenizer(base))
+    frames = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
+    texts = {name: frame["text"].tolist() for name, frame in frames.items()}
+    before = check_before_training(recipe, base, job.tokenizer, job.preparation, texts)
+    signs = (*before.signs, *seen_signs(corpus.summary))
+    return replace(job, before=replace(before, signs=signs))
 
 
 def recipe_attention(recipe: FinetuneRecipe, device: str, precision: str) -> str | None:
@@ -98,7 +112,6 @@ def build_model(job: TextJob) -> torch.nn.Module:
         dropout=recipe.model.dropout,
         attention=recipe_attention(recipe, job.device, job.precision),
     )
-    model.config.pad_token_id = job.tokenizer.pad_token_id
     adapted = adapt_model(model, recipe, job.device).to(job.device)
     start_method(
         adapted, recipe, job.tokenizer, job.preparation, job.corpus.train["text"], job.device

@@ -15,11 +15,16 @@ from transformers import TrainerCallback
 
 from finetune.adapters.attach import ParameterCount
 from finetune.adapters.method_training import as_stored, fit_trainer_to_method
+from finetune.checks.answers import answer_signs
+from finetune.checks.signs import Sign
+from finetune.checks.stored import check_stored_run
+from finetune.checks.texts import report_texts
 from finetune.core.processes import process_count
 from finetune.data.report import report_data
 from finetune.loop.ledger import BatchShape, Ledger
 from finetune.loop.progress import Watch
 from finetune.models.encoding import keep_preparation
+from finetune.models.loading import TRAINED_AS
 from finetune.models.trained_weights import save_trained
 from finetune.recipes.text import FinetuneRecipe
 from finetune.tasks.task import Built, Figures, Measure, Report, RunTask
@@ -54,6 +59,7 @@ class TextTask(RunTask):
     def report_data(self, job: TextJob, report: Report) -> None:
         """Rows of each split, and what was dropped."""
         report_data(job.corpus.summary, report)
+        report_texts(job.before.texts, report)
 
     def build(self, job: TextJob, work: Path, report: Report) -> TextBuilt:
         """The model with its adapter, frozen weights held as the recipe asks; rows tokenised."""
@@ -109,8 +115,12 @@ class TextTask(RunTask):
         return trainer
 
     def data_summary(self, job: TextJob, built: TextBuilt) -> dict[str, Any]:
-        """What was read, and how long the rows are in tokens."""
-        return {**job.corpus.summary, "token_lengths": _quantiles(built.rows["train"]["length"])}
+        """What was read, how long the rows are in tokens, and how many of those are unknown."""
+        return {
+            **job.corpus.summary,
+            "token_lengths": _quantiles(built.rows["train"]["length"]),
+            "tokens": {name: one.as_dict() for name, one in job.before.texts.items()},
+        }
 
     def save_model(self, job: TextJob, built: TextBuilt, folder: Path) -> None:
         """Adapter or model, head included, safetensors; with tokenizer and config."""
@@ -131,10 +141,23 @@ class TextTask(RunTask):
         model = as_stored(built.model, method, job.base, job.labels, stored, job.device)
         return predict_splits(job, model, folder, report)
 
+    def answer_signs(self, job: TextJob, metrics: dict[str, Any]) -> list[Sign]:
+        """One class only, no better than the majority, a class never found."""
+        return [
+            sign
+            for split in ("validation", "test")
+            for sign in answer_signs(split, metrics[split]["all"], job.labels)
+        ]
+
+    def check_stored(self, job: TextJob, folder: Path) -> None:
+        """Load the run afresh and compare its logits of validation rows."""
+        check_stored_run(folder, job.device)
+
     def describe(self, job: TextJob, built: TextBuilt) -> dict[str, Any]:
         """Labels and how texts become tokens."""
         return {
             "labels": job.labels,
+            "problem_type": TRAINED_AS["problem_type"],
             "max_length": job.recipe.model.max_length,
             "padding_side": "right",
             "preparation": job.preparation.as_dict(),
