@@ -15,6 +15,7 @@ from bench.report import text
 from bench.report.figures import picture_axis
 from bench.report.load import is_disturbed
 from bench.report.notes import method_notes
+from bench.report.pictures.key import MOST_NAMES_NARROW
 from bench.report.pictures.plots import PLOTS, draw
 from bench.report.pictures.svg import Plot, colour_of
 from bench.report.row import Row
@@ -146,10 +147,12 @@ def _trade_off_caption(summary: Summary) -> str:
         if any(row.size_bytes for row in summary.measured)
         else ""
     )
+    crowded = len(summary.over_seeds.shown) > MOST_NAMES_NARROW
+    numbered = " What a number stands for is told below the picture." if crowded else ""
     other = "more accurate" if kind == "accuracy" else "smaller in memory"
     return (
         f"Bars are 95 % intervals.{area} The dotted line, the Pareto front, passes through the "
-        f"variants that no other beats by being both faster and {other}."
+        f"variants that no other beats by being both faster and {other}.{numbered}"
     )
 
 

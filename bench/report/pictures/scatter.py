@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,6 +18,8 @@ from bench.report.pictures.frame import (
     ends,
     split_strays,
 )
+from bench.report.pictures.key import SIZE as KEY_SIZE
+from bench.report.pictures.key import draw_key, number_points
 from bench.report.pictures.labels import Anchor, Box, leader_line, place_labels
 from bench.report.pictures.svg import (
     Plot,
@@ -90,12 +92,17 @@ def trade_off_points(summary: Summary) -> tuple[list[Point], Axes]:
 def draw_points(points: Sequence[Point], axes: Axes, width: float) -> Plot | None:
     """Points with names on a logarithmic horizontal axis; None where there are fewer than two.
 
-    Bars are 95 % intervals, area is the size on disk, the stepped line is the Pareto front.
+    Bars are 95 % intervals, area is the size on disk, the stepped line is the Pareto front. Where
+    there are too many for names, most have numbers, explained below.
     """
     if len(points) < 2:
         return None
     shown, strays = split_strays(points, axes)
     frame = build_frame(shown, axes, width)
+    numbers = number_points(shown, frame.narrow)
+    outside = {}
+    if numbers:  # no room in the corner either
+        outside, strays = {one.name: _arrow(one, shown, axes) for one in strays}, []
     largest = max(point.size_bytes or 0 for point in points)
     spots = [_spot(point, frame, largest) for point in shown]
     front = _front_points(spots, frame, len(strays))
@@ -104,11 +111,12 @@ def draw_points(points: Sequence[Point], axes: Axes, width: float) -> Plot | Non
             draw_axes(frame),
             _draw_front(front, frame),
             *(_draw_spot(spot) for spot in sorted(spots, key=lambda spot: -spot.radius)),
-            *_names(spots, frame, _obstacles(spots, front, frame, len(strays))),
-            *_draw_strays(strays, spots, frame),
+            *_names(spots, frame, numbers, _obstacles(spots, front, frame, len(strays))),
+            *_draw_strays(strays, shown, frame),
         ]
     )
-    return Plot(body, frame.width, frame.height, axes.label)
+    key, height = draw_key(points, numbers, outside, frame.height, frame.width)
+    return Plot(body + key, frame.width, frame.height + height, axes.label)
 
 
 def _height(row: Row, kind: str) -> Estimate | None:
@@ -184,19 +192,23 @@ def _draw_spot(spot: Spot) -> str:
     return element("g", group, data_variant=spot.point.name)
 
 
-def _draw_strays(strays: Sequence[Point], spots: Sequence[Spot], frame: Frame) -> list[str]:
+def _arrow(stray: Point, shown: Sequence[Point], axes: Axes) -> str:
+    """The direction in which a point off the scale lies."""
+    inside = [point.x.value for point in shown]
+    place = (stray.x.value > max(inside)) - (stray.x.value < min(inside))
+    return ("↙↓↘" if axes.higher_is_better else "↖↑↗")[place + 1]
+
+
+def _draw_strays(strays: Sequence[Point], shown: Sequence[Point], frame: Frame) -> list[str]:
     """Points off the scale, told in the worse corner with the direction they lie in."""
-    inside = [spot.point.x.value for spot in spots]
-    arrows = "↙↓↘" if frame.axes.higher_is_better else "↖↑↗"
     drawn = []
     for index, point in enumerate(strays):
-        place = (point.x.value > max(inside)) - (point.x.value < min(inside))
         y = (
             frame.y.start - 10 - index * STRAY_LINE
             if frame.axes.higher_is_better
             else frame.y.end + 14 + index * STRAY_LINE
         )
-        words = f"{arrows[place + 1]} {point.title}, {point.told}"
+        words = f"{_arrow(point, shown, frame.axes)} {point.title}, {point.told}"
         parts = [write(frame.x.start + 8, y, words, "stray")]
         group = titled(f"{words}: off the scale", parts, colour_of(point.runtime))
         drawn.append(element("g", group, data_variant=point.name))
@@ -223,19 +235,36 @@ def _obstacles(
     return [*boxes, corner]
 
 
-def _names(spots: Sequence[Spot], frame: Frame, obstacles: Sequence[Box]) -> list[str]:
-    """The name of every spot, with its figures below where there is room, and leader lines."""
+def _names(
+    spots: Sequence[Spot], frame: Frame, numbers: Mapping[str, int], obstacles: Sequence[Box]
+) -> list[str]:
+    """The name of every spot, with its figures below where there is room, and leader lines.
+
+    A spot that has a number gets that alone.
+    """
     size = NARROW_NAME_SIZE if frame.narrow else NAME_SIZE
     height = 14.0 if frame.narrow else 30.0
     anchors = [
-        Anchor(spot.x, spot.y, spot.radius + 1, _label_width(spot, frame, size) + 8, height)
+        Anchor(spot.x, spot.y, spot.radius + 1, text_width(str(number), KEY_SIZE, True) + 4, 13.0)
+        if (number := numbers.get(spot.point.name))
+        else Anchor(spot.x, spot.y, spot.radius + 1, _label_width(spot, frame, size) + 8, height)
         for spot in spots
     ]
     boxes = place_labels(anchors, frame.box, obstacles)
     return [
-        _name(spot, anchor, box, frame, size)
+        _number(number, spot, anchor, box)
+        if (number := numbers.get(spot.point.name))
+        else _name(spot, anchor, box, frame, size)
         for spot, anchor, box in zip(spots, anchors, boxes, strict=True)
     ]
+
+
+def _number(number: int, spot: Spot, anchor: Anchor, box: Box) -> str:
+    leader = leader_line(anchor, box)
+    parts = [line(*leader, "leader")] if leader else []
+    parts.append(write(box.left + 2, box.top + 10, str(number), "key-number"))
+    group = titled(f"{spot.point.title}: {spot.point.told}", parts, colour_of(spot.point.runtime))
+    return element("g", group, class_="label", data_variant=spot.point.name)
 
 
 def _name(spot: Spot, anchor: Anchor, box: Box, frame: Frame, size: float) -> str:
