@@ -1,4 +1,7 @@
-"""The story of a benchmark: run and artifact folders in, a report folder out."""
+"""The story of a benchmark: run and artifact folders in, a report folder out.
+
+Whatever the runs do is asked of their task (``bench/tasks``).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.engines.prepare import Prepared, prepare_variants
-from bench.instruments.timing import REWARM_CALLS, TURN
+from bench.instruments.timing import REWARM_CALLS
+from bench.results.reading import write_results
 from bench.rounds.checkpoint import Checkpoint, Measurement, Progress, checkpoint_for
 from bench.rounds.compose import (
     artifact_ladders,
@@ -18,12 +22,12 @@ from bench.rounds.compose import (
     plain_command,
     training_curves,
     training_facts,
-    write_results,
 )
 from bench.rounds.processes import Plan, measure_variants
-from bench.settings import BenchSection
-from bench.tasks.text import TestRows, choose_test_rows, data_facts, stored_predictions
-from bench.variants.text import (
+from bench.settings import BenchSettings
+from bench.tasks.registry import open_task
+from bench.tasks.task import Rows, Task
+from bench.variants.contenders import (
     Contender,
     choose_baseline,
     choose_variants,
@@ -36,13 +40,11 @@ from finetune.core.provenance import collect_provenance
 
 Report = Callable[[str], None]
 LOAD_LIMIT = 0.5  # load average per core above which the machine is said to be busy
-RANDOM_WEIGHTS = "Base models have random weights: speed and memory only, no accuracy is claimed."
-FROM_SCRATCH = "Trained from random weights, without pretraining: "
 
 
 def run_benchmark(
     folders: Sequence[Path | str],
-    settings: BenchSection,
+    settings: BenchSettings,
     output: Path | str,
     *,
     name: str | None = None,
@@ -57,34 +59,37 @@ def run_benchmark(
     check_target(output)
     check_device(settings.device)
     contenders = find_contenders([Path(folder) for folder in folders])
-    variants = choose_variants(contenders, settings.variants, device=settings.device)
+    task = open_task(contenders[0].task)
+    variants = choose_variants(*task.list_variants(contenders, settings), settings.variants)
     baseline = choose_baseline(variants, settings.baseline)
-    if settings.noise_pair:
-        variants = noise_pair(variants, baseline)
-    rows = choose_test_rows(contenders, settings)
     threads = settings.threads or available_cores()
     warn_if_busy(report)
-    with tempfile.TemporaryDirectory(prefix="kotune-bench-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="kotune-bench-") as place:
+        scratch = Path(place)
+        rows = task.choose_rows(contenders, settings, scratch)
         prepared = prepare_variants(
-            variants,
+            task,
+            noise_pair(variants, baseline) if settings.noise_pair else variants,
             contenders,
-            Path(scratch),
+            scratch,
             seed=settings.seed,
             threads=threads,
             timeout_s=settings.call_timeout_s,
             report=report,
         )
-        checkpoint = checkpoint_for(output, contenders, variants, settings)
-        plan = make_plan(prepared, rows, settings, threads, checkpoint, report, baseline)
+        names = [one.variant.name for one in prepared]
+        checkpoint = checkpoint_for(output, contenders, names, settings)
+        plan = make_plan(task, prepared, rows, settings, threads, checkpoint, report, baseline)
         ready = [one.variant for one in prepared if one.reason is None]
         progress = measure_variants(ready, plan)
     entries = [
-        describe_variant(one, progress.variants.get(one.variant.name, Measurement()))
+        describe_variant(task, one, progress.variants.get(one.variant.name, Measurement()))
         for one in prepared
     ]
     content = {
-        **describe_benchmark(name or output.name, contenders, rows, settings),
+        **describe_benchmark(task, name or output.name, contenders, rows, settings),
         "baseline": baseline,
+        "baselines": task.group_baselines(variants),
         "settings": describe_settings(settings, threads, rows, progress),
         "load": progress.load,
         "variants": entries,
@@ -99,47 +104,44 @@ def run_benchmark(
 
 
 def make_plan(
+    task: Task,
     prepared: Sequence[Prepared],
-    rows: TestRows,
-    settings: BenchSection,
+    rows: Rows,
+    settings: BenchSettings,
     threads: int,
     checkpoint: Checkpoint,
     report: Report,
     baseline: str,
 ) -> Plan:
-    """Sizes for the memory plan, and the predictions that runs have stored already."""
-    stored: dict[str, list[int]] = {}
+    """Sizes for the memory plan, and the answers that runs have stored already."""
+    stored: dict[str, list[Any]] = {}
     for one in prepared:
-        variant = one.variant
-        if rows.accuracy and variant.as_trained and variant.source.run is not None:
-            found = stored_predictions(variant.source.run, rows.positions)
-            if found is not None:
-                stored[variant.name] = found
+        found = task.stored_answers(one.variant, rows) if rows.accuracy else None
+        if found is not None:
+            stored[one.variant.name] = found
     sizes = {one.variant.name: one.size_bytes or 0 for one in prepared}
-    return Plan(settings, threads, rows, sizes, stored, checkpoint, report, baseline)
+    return Plan(task, settings, threads, rows, sizes, stored, checkpoint, report, baseline)
 
 
 def describe_benchmark(
-    name: str, contenders: Sequence[Contender], rows: TestRows, settings: BenchSection
+    task: Task,
+    name: str,
+    contenders: Sequence[Contender],
+    rows: Rows,
+    settings: BenchSettings,
 ) -> dict[str, Any]:
     """Everything of results.json that is known without measuring."""
     environment = collect_provenance(settings.seed)
     environment["command"] = plain_command(environment["command"])
-    runs = [one.run for one in contenders if one.run is not None]
-    notes = [settings.note] if settings.note else []
-    scratch = [run.name for run in runs if run.base.get("random_weights")]
-    if scratch:
-        notes.append(FROM_SCRATCH + ", ".join(scratch) if rows.accuracy else RANDOM_WEIGHTS)
+    notes = [*([settings.note] if settings.note else []), *task.notes(contenders, rows)]
     return {
         "name": name,
+        "task": task.name,
         "created": environment["created"],
         "commands": commands_of(contenders, environment["command"]),
         "note": " ".join(notes) or None,
         "environment": environment,
-        "labels": list(runs[0].labels),
-        "data": data_facts(contenders, rows),
-        "truth": rows.truth if rows.accuracy else [],
-        "seen_in_training": rows.seen_in_training if rows.accuracy else [],
+        **task.describe_rows(contenders, rows),
         "curves": training_curves(contenders),
         "ladders": artifact_ladders(contenders),
         "training": training_facts(contenders),
@@ -147,11 +149,13 @@ def describe_benchmark(
 
 
 def describe_settings(
-    settings: BenchSection, threads: int, rows: TestRows, progress: Progress
+    settings: BenchSettings, threads: int, rows: Rows, progress: Progress
 ) -> dict[str, Any]:
     """The section as resolved, and how the machine was shared."""
     measured = [one for one in progress.variants.values() if one.latency]
     split = any(len(blocks) > 1 for blocks in progress.blocks)
+    server = ["server"] if any(one.server for one in measured) else []
+    bulk = ["offline"] if rows.throughput else []
     return {
         **settings.model_dump(mode="json", exclude={"note"}),
         "threads": threads,
@@ -160,9 +164,9 @@ def describe_settings(
         "processes_planned": settings.processes,
         "processes": len(progress.blocks),
         "rewarm_calls": REWARM_CALLS,
-        "turn_calls": TURN,
+        "turn_calls": max(stop - start for start, stop in rows.turns()),
         "priority": max((one.facts.get("priority", 0) for one in measured), default=0),
-        "scenarios": ["single-stream", "offline", *(["server"] if settings.server else [])],
+        "scenarios": ["single-stream", *bulk, *server],
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "memory_blocks": progress.blocks if split else None,
         "sittings": progress.sittings,

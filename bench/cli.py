@@ -14,7 +14,6 @@ from finetune.core.console import say
 from finetune.core.errors import RecipeError
 
 if TYPE_CHECKING:
-    from bench.settings import BenchSection
     from bench.suites.recipe import SuiteRecipe
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value, e.g. bench.rounds=5")]
@@ -57,12 +56,10 @@ def bench_command(
     """Measure and compare: accuracy, latency, throughput, size and memory of every variant."""
     folders, overrides = split_arguments(what)
     if folders[0] in ("training", "plan"):
-        from bench.training_command import run_training_suite
-
         _end_cleanly()
         if output is not None:
             overrides = [*overrides, f"output={output}"]
-        say(f"[bold]{run_training_suite(folders, overrides, epochs=epochs, report=_report)}[/]")
+        say(f"[bold]{_run_training_suite(folders, overrides, epochs=epochs)}[/]")
         return
     is_suite = len(folders) == 1 and not Path(folders[0]).is_dir()
     if where is not None:
@@ -73,17 +70,15 @@ def bench_command(
             overrides = [*overrides, f"output={output}"]
         _run_suite(folders[0], overrides, measure_again=True)
         return
-    from bench.tasks.speech import is_speech, run_speech_benchmark
+    from bench.benchmark import run_benchmark
+    from bench.settings import folder_settings
+    from bench.tasks.registry import task_of_folders
 
     _end_cleanly()
-    if is_speech(folders):
-        page = run_speech_benchmark(folders, overrides, output, report=_report)
-        say(f"[bold]{page}[/]")
-        return
-    from bench.benchmark import run_benchmark
-
-    settings = folder_settings(overrides)
-    target = output or Path("reports") / "-".join(Path(folder).name for folder in folders)
+    task = task_of_folders([Path(folder) for folder in folders])
+    settings = folder_settings(overrides, task.settings)
+    names = dict.fromkeys(Path(folder).name for folder in folders)
+    target = output or Path("reports") / "-".join(names)
     page = run_benchmark(folders, settings, target, report=_report)
     _tell_page(page, settings.where)
 
@@ -97,15 +92,6 @@ def split_arguments(words: list[str]) -> tuple[list[str], list[str]]:
             "nothing to benchmark", next_step="kotune bench runs/NAME, or kotune run SUITE"
         )
     return folders, overrides
-
-
-def folder_settings(overrides: list[str]) -> BenchSection:
-    """The bench section from ``rounds=5`` or ``bench.rounds=5``; raises RecipeError."""
-    from bench.settings import BenchSection
-    from finetune.recipes.files import apply_overrides, check_recipe
-
-    plain = [override.removeprefix("bench.") for override in overrides]
-    return check_recipe(BenchSection, apply_overrides({}, plain), "bench")
 
 
 def load_suite(name: str, overrides: list[str]) -> tuple[SuiteRecipe, Path]:
@@ -137,6 +123,34 @@ def _run_suite(
     typer.echo(dump_recipe(suite))
     page = run_suite(suite, beside=beside, fresh=fresh, measure_again=measure_again, report=_report)
     _tell_page(page, suite.bench.where)
+
+
+def _run_training_suite(words: list[str], overrides: list[str], *, epochs: float | None) -> Path:
+    """Load the suite that stands behind ``training`` or ``plan``, run it; its report's path."""
+    from bench.training.suite import PlanSuite, TrainingSuite
+    from finetune.recipes.files import dump_recipe, find_recipe, load_recipe
+
+    kind, *names = words
+    if len(names) != 1:
+        raise RecipeError(
+            f"kotune bench {kind} takes one suite",
+            received=" ".join(names) or None,
+            next_step=f"kotune bench {kind} bench/{kind}-roberta-large",
+        )
+    if epochs is not None and (kind == "plan" or epochs <= 0):
+        raise RecipeError("--epochs is a number above 0, for `training`", received=epochs)
+    beside = find_recipe(names[0]).parent
+    if kind == "plan":
+        from bench.training.plan_accuracy import run_plan_bench
+
+        plan_suite = load_recipe(PlanSuite, names[0], overrides)
+        typer.echo(dump_recipe(plan_suite))
+        return run_plan_bench(plan_suite, beside, report=_report)
+    from bench.training.training import run_training_bench
+
+    suite = load_recipe(TrainingSuite, names[0], overrides)
+    typer.echo(dump_recipe(suite))
+    return run_training_bench(suite, beside, epochs=epochs, report=_report)
 
 
 def _tell_page(page: Path, where: str | None) -> None:

@@ -29,9 +29,9 @@ def compare_command(
         float, typer.Option("--tolerance", help="slowdown that is allowed, in percent")
     ] = 0.0,
 ) -> None:
-    """Set two results side by side: accuracy on the same rows, latency, throughput, size."""
+    """Set two results side by side: quality on the same rows, latency, throughput, size."""
     from bench.comparing.compare import compare_results
-    from bench.results.records import read_results
+    from bench.results.reading import read_results
 
     if not 0 <= tolerance < 100:
         raise RecipeError("--tolerance is a percentage", received=tolerance, allowed="0 to 100")
@@ -85,7 +85,7 @@ def _written(change: Change) -> list[str]:
     from bench.report import text
 
     low, high = change.change.low, change.change.high
-    if change.figure == "accuracy":
+    if change.figure in ("accuracy", "word error rate"):
         values = [f"{text.percent(value)} %" for value in (change.old, change.new)]
         ends = text.span(text.points(low), text.points(high))
         return [*values, f"{text.points(change.change.value)} pt", ends]
@@ -93,7 +93,7 @@ def _written(change: Change) -> list[str]:
         "p50": lambda value: f"{text.milliseconds(value)} ms",
         "throughput": lambda value: f"{text.significant(value)} rows/s",
         "size": text.bytes_with_unit,
-    }[change.figure]
+    }[change.figure.partition(" at ")[0]]
     ends = "" if low is None or high is None else text.span(_ratio(low), _ratio(high))
     return [written(change.old), written(change.new), f"× {_ratio(change.change.value)}", ends]
 

@@ -1,26 +1,34 @@
 """Two results side by side: what a change of code, recipe or machine did to every variant.
 
-Accuracy is compared on paired rows where both benchmarks used the same ones, else as two
-independent samples. Latency is compared in milliseconds where hardware, threads and reviews are
-the same, else by the speed-up over each benchmark's own baseline, which another machine changes
-less. A difference counts where its interval excludes "none" and it exceeds the noise floor of
-both benchmarks and the tolerance.
+Accuracy and word error rate are compared on paired rows where both benchmarks used the same ones,
+else as two independent samples. Latency, in speech at every length of audio, is compared in
+milliseconds where hardware, threads and timed rows are the same, else by the speed-up over each
+benchmark's own baseline, which another machine changes less. A difference counts where its
+interval excludes "none" and it exceeds the noise floor of both benchmarks and the tolerance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bench.report.figures import noise_floor
-from bench.report.row import Row
+from bench.report.rows import Row
 from bench.report.summary import Summary, summarise
 from bench.results.records import Results, Variant
-from bench.statistics.decisions import Estimate, holm_adjust, judge_difference, ratio_finding
-from bench.statistics.latency import median_ratio, ratio_of_ratios
+from bench.statistics.decisions import (
+    Estimate,
+    holm_adjust,
+    judge_difference,
+    judge_interval,
+    ratio_finding,
+)
+from bench.statistics.latency import Samples, difference_of, median_ratio, ratio_of_ratios
+from finetune.core.errors import FolderError
 from finetune.metrics.classification import CONFIDENCE, paired_difference
+from finetune.metrics.word_errors import wer_difference
 
 SIZE_TOLERANCE = 0.01  # a file that grows by less is no regression
 
@@ -79,7 +87,15 @@ class Comparison:
 
 
 def compare_results(old: Results, new: Results, *, tolerance: float = 0.0) -> Comparison:
-    """Compare all variants that either has; ``tolerance`` is a relative change that is allowed."""
+    """Compare all variants that either has; ``tolerance`` is a relative change that is allowed.
+
+    Raises FolderError where the two are of different tasks.
+    """
+    if old.task != new.task:
+        raise FolderError(
+            "the results are of different tasks, which nothing compares",
+            received=f"{old.name}: {old.task}; {new.name}: {new.task}",
+        )
     before, after = summarise(old), summarise(new)
     floor = max(_floor(before), _floor(after))
     same_rows, same_machine = _same_rows(old, new), _same_machine(old, new)
@@ -103,7 +119,13 @@ def _floor(summary: Summary) -> float:
 
 
 def _same_rows(old: Results, new: Results) -> bool:
-    """Whether row i of one is row i of the other: the same data, drawn with the same seed."""
+    """Whether row i of one is row i of the other: the same data, drawn with the same seed.
+
+    What recordings say tells them apart, in files of an earlier version the only thing that does.
+    """
+    fingerprints = {old.data.fingerprint, new.data.fingerprint} - {None}
+    if old.references and new.references:
+        return old.references == new.references and len(fingerprints) < 2
     keys = ("seed", "test_rows")
     return (
         old.data.fingerprint is not None
@@ -116,7 +138,8 @@ def _same_rows(old: Results, new: Results) -> bool:
 def _same_machine(old: Results, new: Results) -> bool:
     """Whether milliseconds of one may be held against the other's."""
     hardware = [one.environment.get("hardware") or {} for one in (old, new)]
-    keys = ("threads", "latency_rows", "seed")
+    drawn = "test_rows" if new.references or new.settings.get("lengths_s") else "latency_rows"
+    keys = ("threads", "seed", drawn)
     return (
         all(hardware[0].get(key) == hardware[1].get(key) for key in ("cpu", "cores", "gpus"))
         and old.data.fingerprint == new.data.fingerprint
@@ -125,12 +148,14 @@ def _same_machine(old: Results, new: Results) -> bool:
 
 
 def _cautions(old: Results, new: Results, same_rows: bool, same_machine: bool) -> list[str]:
-    told = []
+    told, timed = [], "recordings" if new.settings.get("lengths_s") else "reviews"
     if old.truth and new.truth and not same_rows:
         told.append("The test rows are not the same: accuracies are compared unpaired.")
+    if old.references and new.references and not same_rows:
+        told.append("The recordings are not the same: error rates are compared unpaired.")
     if not same_machine:
         told.append(
-            "Hardware, threads or timed reviews differ: speed is compared relative to each "
+            f"Hardware, threads or timed {timed} differ: speed is compared relative to each "
             "benchmark's own baseline, not in milliseconds."
         )
         if old.baseline != new.baseline:
@@ -153,7 +178,8 @@ def _compare_variant(
         return VariantChange(name, _how_lost(new))
     found = [
         _accuracy(name, before.results, after.results, same_rows),
-        _latency(old, new, before, after, floor, same_machine),
+        _errors(old, new, before.results, after.results, same_rows),
+        *_latencies(old, new, before, after, floor, same_machine),
         _throughput(before.results, after.results, name, floor) if same_machine else None,
         _plain("size", old, new, lambda row: row.size_bytes, SIZE_TOLERANCE),
     ]
@@ -207,26 +233,58 @@ def unpaired_difference(right: np.ndarray, base: np.ndarray) -> tuple[Estimate, 
     return Estimate(difference, float(low), float(high)), p
 
 
-def _latency(
-    old: Row, new: Row, before: Summary, after: Summary, floor: float, same_machine: bool
-) -> Change | None:
-    """New p50 over old; on different machines, old speed-up over new."""
-    if old.latency_samples is None or new.latency_samples is None:
+def _errors(old: Row, new: Row, before: Results, after: Results, same_rows: bool) -> Change | None:
+    """New word error rate minus old: its interval decides, as it does in the report."""
+    if old.wer is None or new.wer is None:
         return None
-    medians = old.latency.p50_ms, new.latency.p50_ms
+    if same_rows:
+        transcripts = [_variant(one, new.name).transcripts for one in (after, before)]
+        found = wer_difference(after.references, *transcripts)
+        change, basis = Estimate(found.difference, *found.interval), "same recordings"
+    else:
+        change, basis = difference_of(new.wer, old.wer), "different recordings"
+    finding = judge_interval(change.low, change.high, more_is_better=False)
+    return Change("word error rate", old.wer.value, new.wer.value, change, basis, finding)
+
+
+def _latencies(
+    old: Row, new: Row, before: Summary, after: Summary, floor: float, same_machine: bool
+) -> Iterator[Change | None]:
+    """New p50 over old, at every length of audio that both timed."""
+    baselines = before.results.baseline, after.results.baseline
+    if old.group is not None:
+        baselines = tuple(one.results.baselines[old.group] for one in (before, after))
+    comparable = same_machine or baselines[0] == baselines[1]
+    if not comparable:
+        return
+    if not (old.lengths or new.lengths):
+        ends = (old.latency_samples, old.speedup), (new.latency_samples, new.speedup)
+        yield _latency("p50", *ends, floor, same_machine)
+    for length, one in old.lengths.items():
+        if (other := new.lengths.get(length)) is not None:
+            ends = (one.samples, one.speedup), (other.samples, other.speedup)
+            yield _latency(f"p50 at {length} s", *ends, floor, same_machine)
+
+
+def _latency(
+    figure: str,
+    old: tuple[Samples | None, Estimate | None],
+    new: tuple[Samples | None, Estimate | None],
+    floor: float,
+    same_machine: bool,
+) -> Change | None:
+    """Samples and speed-up of both: on different machines, old speed-up over new."""
+    if old[0] is None or new[0] is None:
+        return None
+    medians = [float(np.median(one[0].values)) for one in (old, new)]
     if same_machine:
-        ratio = median_ratio(new.latency_samples, old.latency_samples, together=False)
-        basis = "milliseconds"
-    elif (
-        before.results.baseline == after.results.baseline
-        and old.speedup is not None
-        and new.speedup is not None
-    ):
-        ratio, basis = ratio_of_ratios(old.speedup, new.speedup), "relative to the baseline"
+        ratio, basis = median_ratio(new[0], old[0], together=False), "milliseconds"
+    elif old[1] is not None and new[1] is not None:
+        ratio, basis = ratio_of_ratios(old[1], new[1]), "relative to the baseline"
     else:
         return None
     words = {"higher": "worse", "lower": "better", "tie": "tie"}
-    return Change("p50", *medians, ratio, basis, words[ratio_finding(ratio, floor)])
+    return Change(figure, *medians, ratio, basis, words[ratio_finding(ratio, floor)])
 
 
 def _throughput(old: Results, new: Results, name: str, floor: float) -> Change | None:

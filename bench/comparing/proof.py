@@ -24,7 +24,7 @@ import numpy as np
 import typer
 from rich.markup import escape
 
-from bench.benchmark import available_cores, make_plan
+from bench.benchmark import make_plan
 from bench.comparing.proof_report import (
     Repetition,
     cost_table,
@@ -33,16 +33,17 @@ from bench.comparing.proof_report import (
     repetition_table,
 )
 from bench.engines.prepare import prepare_variants
-from bench.instruments.timing import TURN
 from bench.report.figures import noise_floor
 from bench.rounds.block import Plan
 from bench.rounds.checkpoint import Checkpoint, Measurement
 from bench.rounds.processes import measure_variants
-from bench.rounds.schedule import latency_samples
+from bench.rounds.schedule import samples_by_length
+from bench.settings import folder_settings
 from bench.statistics.decisions import Estimate, ratio_finding
 from bench.statistics.latency import collect_samples, half_width, median_ratio
-from bench.tasks.text import choose_test_rows
-from bench.variants.text import Variant, choose_variants, find_contenders
+from bench.tasks.registry import task_of_folders
+from bench.variants.contenders import Variant, choose_variants, find_contenders
+from export.runtime.processor import available_cores
 from finetune.core.console import errors, run_app, tell
 from finetune.core.errors import GateError
 from finetune.core.worker_process import WorkerProcess
@@ -164,16 +165,17 @@ def harness_cost(variant: Variant, plan: Plan, pairs: int) -> Estimate:
     """Median time of a turn's reviews as measured over that in a bare loop, in one process."""
     worker = WorkerProcess("bench.engines.worker", plan.threads, plan.settings.call_timeout_s)
     passes: dict[str, list[tuple[int, int, list[float]]]] = {"latency": [], "bare": []}
-    texts = plan.rows.texts_at(plan.rows.latency)
+    start, stop = plan.rows.turns()[0]
     generator = np.random.default_rng(plan.settings.seed)
     try:
-        content = {"latency_texts": texts, "throughput_texts": []}
-        worker.ask("prepare", variant=variant.as_job(), threads=plan.threads, **content)
+        rows = {"latency_rows": plan.rows.latency, "throughput_rows": []}
+        content = {"engines": plan.task.engines, "threads": plan.threads, **rows}
+        worker.ask("prepare", variant=variant.as_job(), **content)
         worker.ask("load")
         worker.ask("warm_up", limit_s=plan.settings.warmup_s)
         for number in range(pairs):
             for kind in generator.permutation(list(passes)).tolist():
-                answer = worker.ask(kind, start=0, stop=TURN)
+                answer = worker.ask(kind, start=start, stop=stop)
                 total = answer.get("seconds") or sum(answer["samples_ms"]) / 1e3
                 passes[kind].append((0, number, [total]))
     finally:
@@ -187,17 +189,18 @@ def proof_plan(
     folders: Sequence[Path], name: str | None, slowdown: float, budget: float, settings: list[str]
 ) -> Iterator[tuple[list[Variant], Plan]]:
     """The variants and the plan of a proof; what was prepared is removed at the end."""
-    from bench.cli import folder_settings
-
-    plain = [f"time_budget_s={budget}", "accuracy=false", "throughput_rows=0", *settings]
-    section = folder_settings(plain)
+    task = task_of_folders(folders)
+    plain = [f"time_budget_s={budget}", *task.proof_settings, *settings]
+    section = folder_settings(plain, task.settings)
     contenders = find_contenders(list(folders))
-    chosen = choose_variants(contenders, [name] if name else "default")[0]
+    listed = task.list_variants(contenders, section)
+    chosen = choose_variants(*listed, [name] if name else "default")[0]
     variants = three_times(chosen, slowdown)
     threads = section.threads or available_cores()
     with tempfile.TemporaryDirectory(prefix="kotune-proof-") as place:
         scratch = Path(place)
         prepared = prepare_variants(
+            task,
             variants,
             contenders,
             scratch,
@@ -206,9 +209,9 @@ def proof_plan(
             timeout_s=section.call_timeout_s,
             report=_progress,
         )
-        rows = choose_test_rows(contenders, section)
+        rows = task.choose_rows(contenders, section, scratch)
         checkpoint = Checkpoint(scratch / "partial.json", "proof")
-        plan = make_plan(prepared, rows, section, threads, checkpoint, _quiet, chosen.name)
+        plan = make_plan(task, prepared, rows, section, threads, checkpoint, _quiet, chosen.name)
         yield [one.variant for one in prepared], plan
 
 
@@ -242,7 +245,8 @@ def conclude(
 def _measured(one: Measurement) -> Any:
     if one.reason:
         raise GateError("a variant could not be measured", received=one.reason)
-    return latency_samples(one)
+    found = samples_by_length(one)
+    return found[sorted(found)[(len(found) - 1) // 2]]  # of several lengths the middle one
 
 
 def _progress(line: str) -> None:

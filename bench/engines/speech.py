@@ -1,96 +1,129 @@
-"""One speech variant in one fresh process, driven over a pipe as ``bench/engines/worker.py`` is."""
+"""What a worker runs in speech: one loader per runtime, each importing its own libraries.
+
+Every engine takes the path of a file and gives its text, so that decoding, resampling and cutting
+are inside what is timed, for all runtimes alike.
+"""
 
 from __future__ import annotations
 
-import gc
+import importlib
+import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.engines.worker import main
-from bench.instruments.timing import peak_memory_bytes, round_sample
-from finetune.core.worker_process import Message
-from finetune.tasks.speech.ctc import CHUNK_S, STRIDE_S, Frames, SpeechSettings
+from bench.engines.engine import Engine
 
-WARM_UP_CALLS = 2
-
-
-class SpeechWorker:
-    """The state of the process: one model."""
-
-    def __init__(self) -> None:
-        self.frames: Frames | None = None
-        self.settings: SpeechSettings | None = None
-
-    def load(self, message: Message) -> Message:
-        """Import what the variant needs, load it, and hear the first recording: seconds."""
-        began = time.perf_counter()
-        self.frames, self.settings = load_variant(message["variant"], message["threads"])
-        loaded_s = time.perf_counter() - began
-        first_ms = self._time(message["file"])
-        return {"load_s": round_sample(loaded_s), "first_call_ms": first_ms}
-
-    def latency(self, message: Message) -> Message:
-        """``calls`` timings of one file, from its path to its text; milliseconds."""
-        gc.collect()
-        for _ in range(WARM_UP_CALLS):
-            self._time(message["file"])
-        return {"samples_ms": [self._time(message["file"]) for _ in range(message["calls"])]}
-
-    def transcribe(self, message: Message) -> Message:
-        """Text of each file, each run alone."""
-        return {"transcripts": [self._hear(file) for file in message["files"]]}
-
-    def memory(self, message: Message) -> Message:
-        """Peak resident memory until now."""
-        return {"peak_memory_bytes": peak_memory_bytes()}
-
-    def _time(self, file: str) -> float:
-        began = time.perf_counter_ns()
-        self._hear(file)
-        return round_sample((time.perf_counter_ns() - began) / 1e6)
-
-    def _hear(self, file: str) -> str:
-        from finetune.tasks.speech.transcription import transcribe_sources
-
-        return next(transcribe_sources([file], self.settings, self.frames))
+MODEL = "finetune.tasks.speech.model"
+LIBRARIES = {
+    "pytorch": (MODEL, "finetune.run_folder", "transformers.models.wav2vec2.modeling_wav2vec2"),
+    "merged": (MODEL, "finetune.run_folder", "transformers.models.wav2vec2.modeling_wav2vec2"),
+    "onnx": ("export.runtime.transcriber",),
+    "openvino": ("export.runtime.transcriber", "openvino"),
+}
+TORCH_RUNTIMES = ("pytorch", "merged")
+PROCESSOR = ("preprocessor_config.json", "tokenizer_config.json", "vocab.json")
 
 
-def load_variant(variant: dict[str, Any], threads: int) -> tuple[Frames, SpeechSettings]:
-    """The variant's frames function and settings; nothing else is imported."""
-    folder = Path(variant["folder"])
-    if variant["file"] is not None:
-        from export.runtime.transcriber import OnnxTranscriber
+def import_libraries(variant: dict[str, Any], threads: int) -> None:
+    """Import what the variant will need, so that load time is loading; fix torch's threads."""
+    for name in LIBRARIES[variant["runtime"]]:
+        importlib.import_module(name)
+    if variant["runtime"] in TORCH_RUNTIMES:
+        import torch
 
-        runtime = OnnxTranscriber(
-            folder, variant["file"], threads=threads, verify=False, allow_failed=True
-        )
-        return runtime.frames, runtime.settings
-    import torch
+        torch.set_num_threads(threads)
 
-    torch.set_num_threads(threads)
+
+def load_engine(variant: dict[str, Any], threads: int) -> Engine:
+    """The engine of a variant as ``variants.contenders.Variant.as_job`` describes it."""
+    loaders = {"pytorch": _load_pytorch, "merged": _load_merged}
+    frames, settings = loaders.get(variant["runtime"], _load_exported)(variant, threads)
+    from finetune.tasks.speech.transcription import transcribe_sources
+
+    def answer(file: str) -> str:
+        return next(transcribe_sources([file], settings, frames))
+
+    def answer_many(files: Sequence[str], batch_size: int) -> list[str]:
+        return [answer(file) for file in files]  # alone: int8's answers depend on their company
+
+    return Engine(answer, answer_many)
+
+
+def _load_exported(variant: dict[str, Any], threads: int) -> tuple[Any, Any]:
+    from export.runtime.transcriber import OnnxTranscriber
+
+    runtime = OnnxTranscriber(
+        variant["folder"],
+        variant["file"],
+        threads=threads,
+        verify=False,  # the benchmark has done so before it started its workers
+        allow_failed=True,  # measured all the same; the report says that it failed
+    )
+    return runtime.frames, runtime.settings
+
+
+def _load_pytorch(variant: dict[str, Any], threads: int) -> tuple[Any, Any]:
+    """The run as it was trained; a model folder without a run is one of random weights."""
+    from finetune.run_folder import open_run
+    from finetune.tasks.speech.model import TorchFrames, load_trained_speech, run_settings
+
+    if variant["run"] is None:
+        return _load_merged(variant, threads)
+    run = open_run(variant["folder"], verify=False)
+    model = load_trained_speech(run, merge=False)
+    return TorchFrames(model, variant["device"], variant["precision"]), run_settings(run)
+
+
+def _load_merged(variant: dict[str, Any], threads: int) -> tuple[Any, Any]:
+    """A whole model in one folder, cut into chunks as the run it comes from says."""
     from finetune.models.source import resolve_base
     from finetune.run_folder import open_run
-    from finetune.tasks.speech.model import (
-        TorchFrames,
-        load_trained_speech,
-        load_wav2vec2,
-        read_model_settings,
-        run_settings,
-    )
+    from finetune.tasks.speech.ctc import CHUNK_S, STRIDE_S
+    from finetune.tasks.speech.model import TorchFrames, load_wav2vec2, read_model_settings
 
-    if (folder / "run.json").is_file():
-        run = open_run(folder, verify=False)
-        model, settings = load_trained_speech(run, merge=True), run_settings(run)
-    else:
-        base = resolve_base(str(folder))
-        model, settings = load_wav2vec2(base), read_model_settings(base, CHUNK_S, STRIDE_S)
-    return TorchFrames(model, "cpu", variant["precision"]), settings
+    cut = (CHUNK_S, STRIDE_S)
+    if variant["run"] is not None:
+        info = open_run(variant["run"], verify=False).info
+        cut = (info["chunk_s"], info["stride_s"])
+    base = resolve_base(variant["folder"])
+    frames = TorchFrames(load_wav2vec2(base), variant["device"], variant["precision"])
+    return frames, read_model_settings(base, *cut)
 
 
-COMMANDS = {
-    name: getattr(SpeechWorker, name) for name in ("load", "latency", "transcribe", "memory")
-}
+def write_merged(source: Path, target: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Merge a run's adapter, save model and processor; seconds, and bytes of the weights."""
+    from bench.engines.prepare import weights_bytes
+    from finetune.run_folder import open_run
+    from finetune.tasks.speech.model import load_trained_speech
 
-if __name__ == "__main__":
-    main(SpeechWorker(), COMMANDS)
+    run = open_run(source, verify=False)
+    began = time.perf_counter()
+    model = load_trained_speech(run, merge=True)
+    seconds = time.perf_counter() - began
+    model.save_pretrained(target, safe_serialization=True)
+    for name in PROCESSOR:
+        shutil.copyfile(run.folder / "model" / name, target / name)
+    return {"seconds": seconds, "size_bytes": weights_bytes(target)}
+
+
+def write_base(source: Path, target: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """base-960h's architecture with random weights and its exported files; bytes of each.
+
+    ``source`` is a run, whose validation recordings calibrate what is to be calibrated.
+    """
+    from bench.engines.speech_base import make_base_model
+
+    return {"size_bytes": make_base_model(target, source, options["files"])}
+
+
+def write_convolutions(source: Path, target: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """An artifact's fp32 graph with convolutions in dynamic int8 as well; bytes of the graph."""
+    from bench.engines.speech_base import add_convolutions
+
+    shutil.copytree(source, target)
+    return {"size_bytes": add_convolutions(target)}
+
+
+MAKERS = {"merge": write_merged, "base": write_base, "convolutions": write_convolutions}

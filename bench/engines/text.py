@@ -1,21 +1,25 @@
 """What a worker runs: one loader per runtime, each importing its own libraries and no other.
 
 Every engine takes text and gives a class id on the host, so that tokenisation, copies and, on
-CUDA, synchronisation are inside what is timed, for all runtimes alike.
+CUDA, synchronisation are inside what is timed, for all runtimes alike. What has to be made before
+(a merged checkpoint, the classical baseline, float16) is made here too, in a process of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import json
+import shutil
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.engines.cuda import compile_model, fix_tf32, set_torch_precision, torch_dtype
+from bench.engines.engine import Engine
 from bench.instruments.meters import preload_cuda_libraries
 from finetune.core.preparation import Preparation
 from finetune.recipes.methods import METHODS
@@ -25,7 +29,7 @@ LIBRARIES = {
     "merged": ("finetune.models.loading", "transformers"),
     "compiled": ("finetune.models.loading", "transformers"),
     "pipeline": ("torch", "transformers"),
-    "optimum": ("torch", "transformers", "optimum.onnxruntime"),
+    "optimum": ("torch", "transformers", "optimum.onnxruntime", "export.artifact.folder"),
     "onnx": ("export.runtime.classifier",),
     "sklearn": (
         "bench.engines.baselines",
@@ -34,28 +38,8 @@ LIBRARIES = {
     ),
 }
 TORCH_RUNTIMES = ("pytorch", "merged", "compiled", "pipeline", "optimum")
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A loaded variant. ``classify`` one text, ``classify_many`` in batches of a given size.
-
-    ``classify_batch`` answers all texts in one padded batch; None where ``classify_many`` does.
-    ``count_tokens`` counts those of a text as the model gets it; None where there are none.
-    """
-
-    classify: Callable[[str], int]
-    classify_many: Callable[[Sequence[str], int], list[int]]
-    peak_vram_bytes: Callable[[], int | None] = lambda: None
-    facts: dict[str, Any] = field(default_factory=dict)  # what was found on loading, for the report
-    classify_batch: Callable[[Sequence[str]], list[int]] | None = None
-    count_tokens: Callable[[str], int] | None = None
-
-    def in_one_batch(self, texts: Sequence[str]) -> list[int]:
-        """Class ids of all ``texts``, computed together."""
-        if self.classify_batch is not None:
-            return self.classify_batch(texts)
-        return self.classify_many(texts, len(texts))
+HALF_GRAPH = "onnx/model_fp16.onnx"
+COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def import_libraries(variant: dict[str, Any], threads: int) -> None:
@@ -142,12 +126,12 @@ def _torch_engine(model: Any, tokenizer: Any, variant: dict[str, Any]) -> Engine
 
     products = "tf32" if variant["precision"] == "tf32" else "fp32"  # halves are in the weights
 
-    def classify(text: str) -> int:
+    def answer(text: str) -> int:
         encoded = encode(text, return_tensors="pt").to(device)
         with torch.inference_mode():
             return int(model(**encoded).logits.argmax())
 
-    def classify_many(texts: Sequence[str], batch_size: int) -> list[int]:
+    def answer_many(texts: Sequence[str], batch_size: int) -> list[int]:
         logits = predict_logits(
             model,
             tokenizer,
@@ -161,8 +145,8 @@ def _torch_engine(model: Any, tokenizer: Any, variant: dict[str, Any]) -> Engine
         return logits.argmax(axis=1).tolist()
 
     return Engine(
-        classify,
-        classify_many,
+        answer,
+        answer_many,
         lambda: _peak_vram(device),
         _torch_facts(device),
         count_tokens=lambda text: len(encode(text)["input_ids"][0]),
@@ -173,20 +157,45 @@ def _load_pipeline(variant: dict[str, Any], threads: int) -> Engine:
     """``transformers.pipeline`` with its defaults, truncation aside, on prepared texts."""
     from transformers import pipeline
 
-    device = variant["device"]
-    pipe = pipeline("text-classification", model=variant["folder"], device=device)
-    return _pipeline_engine(pipe, variant["max_length"], variant)
+    pipe = pipeline("text-classification", model=variant["folder"], device=variant["device"])
+    return _pipeline_engine(pipe, variant["max_length"], variant, by_length=True)
 
 
 def _load_optimum(variant: dict[str, Any], threads: int) -> Engine:
-    from bench.engines.optimum_pipeline import open_optimum
-
     folder, device = Path(variant["folder"]), variant["device"]
-    pipe, max_length = open_optimum(folder, variant["precision"], device, threads)
+    pipe, max_length = _open_optimum(folder, variant["precision"], device, threads)
     return _pipeline_engine(pipe, max_length, variant)
 
 
-def _pipeline_engine(pipe: Any, max_length: int | None, variant: dict[str, Any]) -> Engine:
+def _open_optimum(folder: Path, precision: str, device: str, threads: int) -> tuple[Any, int]:
+    """A pipeline over Optimum's ONNX Runtime model, and the length at which texts are cut."""
+    from optimum.onnxruntime import ORTModelForSequenceClassification
+    from transformers import AutoTokenizer, pipeline
+
+    from export.artifact.folder import open_artifact
+    from export.runtime.arithmetic import provider_options
+    from export.runtime.session import session_options
+
+    artifact = open_artifact(folder, verify=False)
+    file = artifact.path(precision)
+    options = session_options(threads, artifact.manifest["files"][precision])
+    model = ORTModelForSequenceClassification.from_pretrained(
+        artifact.folder,
+        subfolder=file.parent.name,
+        file_name=file.name,
+        session_options=options,
+        provider=f"{device.upper()}ExecutionProvider",
+        provider_options=provider_options(device),
+        local_files_only=True,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(artifact.folder, local_files_only=True)
+    pipe = pipeline("text-classification", model=model, tokenizer=tokenizer)
+    return pipe, artifact.max_length
+
+
+def _pipeline_engine(
+    pipe: Any, max_length: int | None, variant: dict[str, Any], *, by_length: bool = False
+) -> Engine:
     """A text classification pipeline as an engine, batches of the asked size in bulk.
 
     It prepares no text itself: it is given what the model was trained on.
@@ -196,19 +205,20 @@ def _pipeline_engine(pipe: Any, max_length: int | None, variant: dict[str, Any])
     pipe.tokenizer.truncation_side = preparation.truncation_side
     cut = {"truncation": True, "max_length": max_length}
 
-    def classify(text: str) -> int:
+    def answer(text: str) -> int:
         return int(ids[pipe(preparation(text), **cut)[0]["label"]])
 
-    def classify_many(texts: Sequence[str], batch_size: int) -> list[int]:
+    def answer_many(texts: Sequence[str], batch_size: int) -> list[int]:
         answers = pipe(preparation.many(texts), batch_size=batch_size, **cut)
         return [int(ids[answer["label"]]) for answer in answers]
 
     return Engine(
-        classify,
-        classify_many,
+        answer,
+        answer_many,
         lambda: _peak_vram(device),
         _torch_facts(device),
         count_tokens=lambda text: len(pipe.tokenizer(preparation(text), **cut)["input_ids"]),
+        by_length=by_length,
     )
 
 
@@ -224,20 +234,20 @@ def _load_onnx(variant: dict[str, Any], threads: int) -> Engine:
         allow_failed=True,  # measured all the same; the report says that it failed
     )
 
-    def classify(text: str) -> int:
+    def answer(text: str) -> int:
         return int(classifier.logits([text])[0].argmax())
 
-    def classify_many(texts: Sequence[str], batch_size: int) -> list[int]:
+    def answer_many(texts: Sequence[str], batch_size: int) -> list[int]:
         return classifier.logits(texts).argmax(axis=1).tolist()  # it plans batches by tokens
 
-    def classify_batch(texts: Sequence[str]) -> list[int]:
+    def answer_batch(texts: Sequence[str]) -> list[int]:
         whole = len(texts) * classifier.manifest["max_length"]
         return classifier.logits(texts, batch_tokens=whole).argmax(axis=1).tolist()
 
     def count_tokens(text: str) -> int:
         return len(classifier.encode([text])[0])
 
-    return Engine(classify, classify_many, classify_batch=classify_batch, count_tokens=count_tokens)
+    return Engine(answer, answer_many, answer_batch=answer_batch, count_tokens=count_tokens)
 
 
 def _load_sklearn(variant: dict[str, Any], threads: int) -> Engine:
@@ -245,14 +255,14 @@ def _load_sklearn(variant: dict[str, Any], threads: int) -> Engine:
 
     model = load_tfidf(Path(variant["folder"]))
 
-    def classify_many(texts: Sequence[str], batch_size: int) -> list[int]:
+    def answer_many(texts: Sequence[str], batch_size: int) -> list[int]:
         parts = [
             model.predict(texts[start : start + batch_size])
             for start in range(0, len(texts), batch_size)
         ]
         return np.concatenate(parts).tolist()
 
-    return Engine(lambda text: int(model.predict([text])[0]), classify_many)
+    return Engine(lambda text: int(model.predict([text])[0]), answer_many)
 
 
 def _peak_vram(device: str) -> int | None:
@@ -269,3 +279,71 @@ def _torch_facts(device: str) -> dict[str, Any]:
     import torch
 
     return {"gpu": torch.cuda.get_device_name()}
+
+
+def write_merged(source: Path, target: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Merge a run's adapter, save model and tokenizer; seconds, and bytes of the weights."""
+    from bench.engines.prepare import weights_bytes
+    from export.graph.merging import merge_adapter
+    from finetune.models.loading import load_tokenizer
+    from finetune.run_folder import open_run
+
+    run = open_run(source, verify=False)
+    began = time.perf_counter()
+    model = merge_adapter(run)
+    seconds = time.perf_counter() - began
+    model.save_pretrained(target, safe_serialization=True)
+    load_tokenizer(run.folder / "model").save_pretrained(target)
+    return {"seconds": seconds, "size_bytes": weights_bytes(target)}
+
+
+def write_half(source: Path, target: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Convert an artifact's fp32 graph to float16 into ``target``, an artifact of nothing else.
+
+    Inputs and outputs keep their types (ONNX Runtime's converter, ``keep_io_types``); its result
+    is measured, not checked by a ladder. Returns the bytes of the graph.
+    """
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    from export.graph.validity import finish_graph
+    from finetune.core.files import write_text
+
+    manifest = json.loads((source / "manifest.json").read_text("utf-8"))
+    model = onnx.load(str(source / manifest["files"]["fp32"]["path"]))
+    half = convert_float_to_float16(model, keep_io_types=True)
+    graph = target / HALF_GRAPH
+    graph.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save_model(half, str(graph))
+    finish_graph(graph)
+    for name in COPIED:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    files = {"fp16": {"path": HALF_GRAPH, "arithmetic": "fp16"}}
+    content = {**manifest, "files": files, "sha256": {}}
+    write_text(target / "manifest.json", json.dumps(content, ensure_ascii=False))
+    return {"seconds": 0.0, "size_bytes": graph.stat().st_size}
+
+
+def write_tfidf(source: Path, target: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Fit the classical baseline on a run's training rows and save it."""
+    from bench.engines.baselines import fit_tfidf, save_tfidf
+    from finetune.run_folder import open_run, read_rows
+
+    run = open_run(source, verify=False)
+    rows = read_rows(run, "train")
+    began = time.perf_counter()
+    model = fit_tfidf(
+        rows["text"].tolist(),
+        rows["label"].tolist(),
+        seed=options["seed"],
+        preparation=run.preparation,
+    )
+    seconds = time.perf_counter() - began
+    save_tfidf(model, target)
+    size = sum(path.stat().st_size for path in target.iterdir())
+    parameters = int(model.weights.size + model.bias.size)
+    return {"seconds": seconds, "size_bytes": size, "parameters": parameters}
+
+
+MAKERS = {"merge": write_merged, "half": write_half, "fit_tfidf": write_tfidf}

@@ -21,12 +21,8 @@ def report_command(
     where: Where = None,
 ) -> None:
     """Make the report again from results.json alone; --where names the best variant under it."""
-    from bench.report.pages.speech import is_speech_report, write_speech_report
     from bench.report.writing import write_report
 
-    if is_speech_report(folder):
-        say(f"{write_speech_report(folder)}")
-        return
     say(f"{write_report(folder, where=where)}")
     if where is not None:
         tell_selection(folder, where)
@@ -36,7 +32,7 @@ def tell_selection(folder: Path, where: str) -> None:
     """Print which variant satisfies the conditions and why others do not; GateError for none."""
     from bench.report.selection import select_variant
     from bench.report.summary import summarise
-    from bench.results.records import read_results
+    from bench.results.reading import read_results
 
     found = select_variant(summarise(read_results(folder)), where)
     for sentence in (found.headline, *found.sentences):

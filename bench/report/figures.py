@@ -1,183 +1,115 @@
-"""One variant of results.json → its row of derived figures, and rows against one another."""
+"""Rows against one another: quality and speed over the baseline, ties, the Pareto front."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from bench.report.row import Row
-from bench.results.records import Results, Variant
-from bench.statistics.decisions import Estimate, ratio_finding
-from bench.statistics.latency import (
-    Samples,
-    collect_samples,
-    compare_accuracy,
-    latency_summary,
-    median_interval,
-    median_ratio,
-)
-from finetune.metrics.classification import (
-    confusion_matrix,
-    f1_interval,
-    f1_scores,
-    wilson_interval,
-)
+from bench.report.rows import NOISE_SUFFIX, Row
+from bench.report.speech_figures import compare_errors
+from bench.results.records import Results
+from bench.statistics.decisions import AccuracyComparison, Estimate, ratio_finding
+from bench.statistics.latency import Samples, compare_accuracy, median_ratio
 
-NOISE_SUFFIX = "-again"
 SPEED_WORDS = {"higher": "faster", "lower": "slower", "tie": "tie"}
 
 
-def describe_row(variant: Variant, results: Results) -> Row:
-    """The figures of one variant by itself."""
-    failed = variant.status == "failed"
-    row = Row(
-        name=variant.name,
-        method=variant.method,
-        runtime=variant.runtime,
-        precision=variant.precision,
-        description=" · ".join(filter(None, [_device(variant), variant.description])),
-        run=variant.run,
-        failed=failed,
-        reason=variant.reason,
-        is_baseline=variant.name == results.baseline,
-        is_noise_pair=variant.name == results.baseline + NOISE_SUFFIX,
-        export_failed=variant.export_checks == "failed",
-    )
-    if failed:
-        return row
-    return replace(
-        row, **_accuracy_figures(variant, results), **_speed_figures(variant), **_sizes(variant)
-    )
-
-
-def _device(variant: Variant) -> str:
-    """Where it ran, if not on the CPU as everything does."""
-    return "" if variant.device == "cpu" else variant.device.upper()
-
-
-def _accuracy_figures(variant: Variant, results: Results) -> dict[str, Estimate | None]:
-    """Accuracy on all rows and on those not seen in training, and F1, with intervals."""
-    if not (variant.predicted and results.truth):
-        return {}
-    truth, predicted = np.array(results.truth), np.array(variant.predicted)
-    correct = truth == predicted
-    unseen = (
-        correct[np.array(results.seen_in_training, dtype=int) == 0]
-        if results.seen_in_training
-        else []
-    )
-    table = confusion_matrix(truth, predicted, len(results.labels))
-    scores = f1_scores(table)
-    f1 = {
-        f"f1_{field.name}": Estimate(float(value), *f1_interval(table, field.name))
-        for field in fields(scores)
-        if (value := getattr(scores, field.name)) is not None
+def compare_quality(rows: Sequence[Row], results: Results) -> list[Row]:
+    """Every row's accuracy or error rate against the baseline's, on the same test rows."""
+    variants = {
+        one.name: one
+        for one in results.variants
+        if one.status == "ok" and one.name != results.baseline + NOISE_SUFFIX
     }
-    return {
-        "accuracy": _share(correct),
-        "accuracy_unseen": _share(unseen) if len(unseen) else None,
-        **f1,
+    base = variants.get(results.baseline)
+    if base is None:
+        return list(rows)
+    predicted = {name: np.array(one.predicted) for name, one in variants.items() if one.predicted}
+    found: Mapping[str, AccuracyComparison] = {}
+    if base.predicted:
+        found = compare_accuracy(np.array(results.truth), predicted, results.baseline)
+    errors = {
+        name: compare_errors(one, base, results)
+        for name, one in variants.items()
+        if one is not base
     }
-
-
-def _share(correct: np.ndarray) -> Estimate:
-    hits, rows = int(correct.sum()), len(correct)
-    return Estimate(hits / rows, *wilson_interval(hits, rows))
-
-
-def _speed_figures(variant: Variant) -> dict[str, object]:
-    """Latency percentiles, throughput, start; empty parts stay None."""
-    figures: dict[str, object] = {
-        "first_call_ms": _typical(variant.first_call_ms),
-        "load_s": _typical(variant.load_s),
-    }
-    if any(part.samples_ms for part in variant.latency):
-        samples = collect_samples((p.process, p.round, p.samples_ms) for p in variant.latency)
-        figures |= {
-            "latency_samples": samples,
-            "latency": latency_summary(samples),
-            "p50_ms": median_interval(samples),
-            "energy_j": _energy(variant),
-        }
-    if variant.throughput:
-        rates = [(p.process, p.round, [p.rows / p.seconds]) for p in variant.throughput]
-        figures["rows_per_s"] = median_interval(collect_samples(rates))
-    return figures
-
-
-def _energy(variant: Variant) -> float | None:
-    """The median over rounds of joules a review, all sources together."""
-    return _typical(
-        [
-            sum(one.energy_j.values()) / len(one.samples_ms)
-            for one in variant.latency
-            if one.energy_j
-        ]
-    )
-
-
-def _typical(values: Sequence[float]) -> float | None:
-    return float(np.median(values)) if values else None
-
-
-def _sizes(variant: Variant) -> dict[str, int | float | None]:
-    """Bytes and parameters; a peak is the highest over the processes."""
-    counts = variant.parameters
-    share = counts.trainable / counts.total if counts and counts.total else None
-    return {
-        "peak_memory_bytes": max(variant.peak_memory_bytes, default=None),
-        "peak_vram_bytes": max(variant.peak_vram_bytes, default=None),
-        "device_bytes": max(variant.device_bytes, default=None),
-        "size_bytes": variant.size_bytes,
-        "adapter_bytes": variant.adapter_bytes,
-        "parameters": counts.total if counts else None,
-        "trainable": counts.trainable if counts else None,
-        "trainable_share": share,
-        "training_time_s": variant.training_time_s,
-    }
-
-
-def compare_accuracies(rows: Sequence[Row], results: Results) -> list[Row]:
-    """Every row's accuracy against the baseline's, on the same test rows."""
-    predicted = {
-        variant.name: np.array(variant.predicted)
-        for variant in results.variants
-        if variant.predicted
-        and variant.status == "ok"
-        and variant.name != results.baseline + NOISE_SUFFIX
-    }
-    if results.baseline not in predicted:
-        return rows
-    found = compare_accuracy(np.array(results.truth), predicted, results.baseline)
-    return [replace(row, comparison=found.get(row.name)) for row in rows]
+    return [
+        replace(row, comparison=found.get(row.name), errors=errors.get(row.name)) for row in rows
+    ]
 
 
 def compare_speeds(rows: Sequence[Row]) -> list[Row]:
     """Speed-ups over the baseline; what its second measurement differs by is called a tie."""
-    base = next((row.latency_samples for row in rows if row.is_baseline), None)
-    pair = next((row.latency_samples for row in rows if row.is_noise_pair), None)
-    if base is None:
-        return list(rows)
-    floor = None if pair is None else noise_floor(median_ratio(base, pair))
-    return [_with_speedup(row, base, floor) for row in rows]
+    bases = _baselines(rows)
+    pair = next((row for row in rows if row.is_noise_pair), None)
+    floors = _floors(bases[None], pair) if pair and None in bases else {}
+    return [_with_speedup(row, bases.get(row.group), floors) for row in rows]
 
 
-def compare_row_speeds(rows: Sequence[Row], floor: float | None) -> list[Row]:
-    """The same with a noise floor that is known, and the noise pair as it is."""
-    base = next((row.latency_samples for row in rows if row.is_baseline), None)
-    if base is None:
-        return list(rows)
-    return [row if row.is_noise_pair else _with_speedup(row, base, floor) for row in rows]
+def compare_row_speeds(rows: Sequence[Row], measured: Sequence[Row]) -> list[Row]:
+    """The same with the noise floors of rows as they were ``measured``, the noise pair as it is."""
+    bases, floors = _baselines(rows), known_floors(measured)
+    return [
+        row if row.is_noise_pair else _with_speedup(row, bases.get(row.group), floors)
+        for row in rows
+    ]
 
 
-def _with_speedup(row: Row, base: Samples, floor: float | None) -> Row:
-    if row.latency_samples is None or row.is_baseline:
+def known_floors(rows: Sequence[Row]) -> dict[str | None, float]:
+    """The noise floor that rows were judged by, and that at every length."""
+    floors: dict[str | None, float] = {}
+    for row in rows:
+        found = {None: row.noise_floor}
+        found |= {length: one.noise_floor for length, one in row.lengths.items()}
+        floors |= {key: floor for key, floor in found.items() if floor is not None}
+    return floors
+
+
+def _baselines(rows: Sequence[Row]) -> dict[str | None, Row]:
+    """By group, the row that its others are compared with."""
+    return {row.group: row for row in rows if row.is_baseline}
+
+
+def _floors(base: Row, pair: Row) -> dict[str | None, float]:
+    """What the same variant differs by from itself: by length, and None for the one shown."""
+    samples = {None: (base.latency_samples, pair.latency_samples)}
+    samples |= {
+        length: (one.samples, pair.lengths[length].samples)
+        for length, one in base.lengths.items()
+        if length in pair.lengths
+    }
+    return {
+        key: noise_floor(median_ratio(first, again))
+        for key, (first, again) in samples.items()
+        if first is not None and again is not None
+    }
+
+
+def _with_speedup(row: Row, base: Row | None, floors: Mapping[str | None, float]) -> Row:
+    """The row against its baseline, as it is shown and at every length of audio."""
+    if base is None or row.is_baseline:
         return row
-    ratio = median_ratio(base, row.latency_samples)
+    lengths = {
+        length: replace(one, **_speedup(base.lengths[length].samples, one.samples, floors, length))
+        if length in base.lengths
+        else one
+        for length, one in row.lengths.items()
+    }
+    row = replace(row, lengths=lengths)
+    if row.latency_samples is None or base.latency_samples is None:
+        return row
+    return replace(row, **_speedup(base.latency_samples, row.latency_samples, floors, None))
+
+
+def _speedup(
+    base: Samples, own: Samples, floors: Mapping[str | None, float], length: str | None
+) -> dict[str, Any]:
+    ratio, floor = median_ratio(base, own), floors.get(length)
     finding = SPEED_WORDS[ratio_finding(ratio, floor or 0.0)]
-    return replace(row, speedup=ratio, speed_finding=finding, noise_floor=floor)
+    return {"speedup": ratio, "speed_finding": finding, "noise_floor": floor}
 
 
 def tie_on_speed(row: Row, other: Row, floor: float) -> bool:
@@ -193,14 +125,16 @@ def noise_floor(pair: Estimate | None) -> float:
 
 
 def picture_axis(rows: Sequence[Row]) -> tuple[str, Callable[[Row], float | None]]:
-    """What the first picture shows against latency: "accuracy", or "memory" without it."""
+    """What the first picture shows against latency: "accuracy", "errors", or else "memory"."""
+    if any(row.wer for row in rows):
+        return "errors", lambda row: row.wer.value if row.wer else None
     if any(row.accuracy for row in rows):
         return "accuracy", lambda row: row.accuracy.value if row.accuracy else None
     return "memory", lambda row: row.peak_memory_bytes
 
 
 def mark_front(rows: Sequence[Row]) -> list[Row]:
-    """Mark the rows that no other dominates: lower p50, and more accuracy or less memory."""
+    """Mark what no other dominates: lower p50, and more accuracy, fewer errors or less memory."""
     kind, value = picture_axis(rows)
     sign = -1 if kind == "accuracy" else 1
     points = {

@@ -10,18 +10,20 @@ from typing import Any
 
 from bench.report import text
 from bench.report.figures import noise_floor
-from bench.report.load import load_notes
 from bench.report.summary import Summary
+from bench.results.records import Results
 from bench.statistics.latency import PROCESSES_FROM, half_width
 
 ROUNDS_FROM = 10  # over all processes
+DISTURBED_CORES = 0.1  # on average; less is what any system does by itself
+DISTURBED_GPU_PERCENT = 5
 BUSY = 0.5  # load average per core, before the benchmark began
 
 
 def method_notes(summary: Summary) -> list[str]:
     """How the figures were made and how to read them; names of variants in backticks."""
     settings, results = summary.results.settings, summary.results
-    notes = [_protocol(summary), *_precision(summary), *_conditions(summary)]
+    notes = measurement_notes(summary)
     if summary.baseline:
         notes.append(f"All comparisons are with `{results.baseline}`, on the same rows.")
     notes += _accuracy_notes(summary)
@@ -39,6 +41,11 @@ def method_notes(summary: Summary) -> list[str]:
     return notes
 
 
+def measurement_notes(summary: Summary) -> list[str]:
+    """How it was measured, how narrow the ratios became, and what disturbed it."""
+    return [_protocol(summary), *_precision(summary), *_conditions(summary)]
+
+
 def _protocol(summary: Summary) -> str:
     settings = summary.results.settings
     parts = ["Each variant runs in a process of its own"]
@@ -50,8 +57,9 @@ def _protocol(summary: Summary) -> str:
         parts.append(text.plural(settings["threads"], "thread"))
     order = "; each round visits the variants in a new random order" if len(parts) > 1 else ""
     if order and settings.get("turn_calls"):
+        calls = "reviews" if summary.length is None else "calls at one length"
         order = (
-            f"; they take turns of {settings['turn_calls']} reviews, each time in a random order"
+            f"; they take turns of {settings['turn_calls']} {calls}, each time in a random order"
         )
     return f"{', '.join(parts)}{order}."
 
@@ -59,7 +67,8 @@ def _protocol(summary: Summary) -> str:
 def _rounds_told(summary: Summary) -> str:
     """Rounds per process as they were run; a number that differs between processes as a range."""
     longest = max(summary.results.variants, key=lambda one: len(one.latency))
-    counts = Counter(entry.process for entry in longest.latency).values()
+    visits = {(entry.process, entry.round) for entry in longest.latency}
+    counts = Counter(process for process, _ in visits).values()
     if not counts:
         return f"{text.plural(summary.results.settings['rounds'], 'round')} per process"
     least, most = min(counts), max(counts)
@@ -79,7 +88,10 @@ def _precision(summary: Summary) -> list[str]:
             f"The intervals of the speed-ups reach {100 * median(widths):.1f} % up and down at "
             f"the median variant, {100 * max(widths):.1f} % at the widest{goal}."
         )
-    rounds = max((len(one.latency) for one in summary.results.variants), default=0)
+    rounds = max(
+        len({(entry.process, entry.round) for entry in one.latency})
+        for one in summary.results.variants
+    )
     if 0 < rounds < ROUNDS_FROM:
         notes.append(
             f"Only {text.plural(rounds, 'round')} in all: a quick look, no proof of a difference."
@@ -154,3 +166,56 @@ def _latency_note(settings: Mapping[str, Any]) -> str:
         else " Intervals of medians resample whole processes."
     )
     return note + inside
+
+
+def is_disturbed(results: Results) -> bool:
+    """Whether the median round had to share the CPU or the GPU."""
+    cores, gpu = (
+        _median_taken(results, "foreign_cores"),
+        _median_taken(results, "foreign_gpu_percent"),
+    )
+    return (cores or 0) > DISTURBED_CORES or (gpu or 0) > DISTURBED_GPU_PERCENT
+
+
+def load_notes(results: Results) -> list[str]:
+    """Foreign load in sentences; none where it was not recorded."""
+    notes = []
+    cores = _taken(results, "foreign_cores")
+    if cores:
+        available = (results.environment.get("hardware") or {}).get("cores")
+        of = f" of {available}" if available else ""
+        busy = sum(1 for value in cores if value > DISTURBED_CORES)
+        notes.append(
+            f"Other programs kept {text.significant(median(cores), 2)}{of} cores busy in the "
+            f"median round and {text.significant(max(cores), 2)} in the worst; {busy} of "
+            f"{text.plural(len(cores), 'round')} had more than {DISTURBED_CORES:g}."
+        )
+        notes += _advice(results, median(cores), available)
+    gpu = _taken(results, "foreign_gpu_percent")
+    if gpu:
+        told = f"While all variants slept the GPU was busy {max(gpu):.0f} % of the time at most"
+        others = _taken(results, "foreign_gpu_processes")
+        notes.append(told + (f"; {max(others):.0f} other processes used it." if others else "."))
+    return notes
+
+
+def _advice(results: Results, taken: float, available: int | None) -> list[str]:
+    """What to do about cores that others keep."""
+    threads = results.settings.get("threads")
+    free = max(1, available - round(taken)) if available else None
+    if free is None or not threads or round(taken) == 0 or threads <= free:
+        return []
+    return [
+        f"{text.plural(threads, 'thread')} had to share cores with them, which widens the "
+        f"intervals: `threads={free}` keeps to the free ones."
+    ]
+
+
+def _taken(results: Results, name: str) -> list[float]:
+    found = [getattr(one, name) for one in results.load]
+    return [value for value in found if value is not None]
+
+
+def _median_taken(results: Results, name: str) -> float | None:
+    values = _taken(results, name)
+    return median(values) if values else None

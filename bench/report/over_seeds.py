@@ -1,8 +1,8 @@
 """Runs of one recipe with several seeds as one row: what the recipe does, not what one run did.
 
-Accuracy and F1 are means over the runs. Latencies are pooled, each process by itself, since a
-seed changes the weights and not the work. A run whose export failed its checks, or that could not
-be measured, stays a row of its own.
+Accuracy, F1 and error rates are means over the runs. Latencies are pooled, each process by itself,
+since a seed changes the weights and not the work. A run whose export failed its checks, or that
+could not be measured, stays a row of its own.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, takewhile
 
-from bench.report.figures import compare_row_speeds, describe_row, mark_front
-from bench.report.row import Row
+from bench.report.figures import compare_row_speeds, mark_front
+from bench.report.rows import Row, describe_row
+from bench.report.speech_figures import ErrorComparison
 from bench.results.records import Results, Variant
-from bench.statistics.decisions import AccuracyComparison, judge_all
-from bench.statistics.seeds import compare_seeds, mean_over_seeds
+from bench.statistics.decisions import AccuracyComparison, Finding, judge_all
+from bench.statistics.seeds import compare_seeds, mean_over_seeds, t_test
 
 ALONE = -1  # the seed of a run whose seed nobody recorded
 QUALITY = ("accuracy", "accuracy_unseen", "f1_binary", "f1_macro", "f1_micro", "f1_weighted")
+ERRORS = ("wer", "cer")
 POOLED = ("load_s", "first_call_ms", "peak_memory_bytes", "peak_vram_bytes", "device_bytes")
 Key = tuple[str, str, str]  # recipe, runtime, precision
 Group = dict[int, Row]  # by seed
@@ -40,10 +42,9 @@ def merge_seeds(rows: Sequence[Row], results: Results) -> list[Row]:
             merged[row.name] = row
         elif key not in merged:
             merged[key] = _merge(_free_name(key, groups, taken), groups[key], variants, results)
-    floor = next((row.noise_floor for row in rows if row.noise_floor is not None), None)
     found = list(merged.values())
     if any(row.is_baseline and not row.export_failed for row in found):
-        found = _compare_accuracies(compare_row_speeds(found, floor), variants)
+        found = _compare_quality(compare_row_speeds(found, rows), variants)
     return mark_front(found)
 
 
@@ -63,11 +64,13 @@ def _merge(name: str, by: Group, variants: Mapping[str, Variant], results: Resul
     rows = [by[seed] for seed in sorted(by)]
     pooled = _pool(name, [variants[row.name] for row in rows])
     quality = {}
-    for field in QUALITY:
-        figures = [getattr(row, field) for row in rows]
-        if all(figures):
-            quality[field] = mean_over_seeds([figure.value for figure in figures])
+    for fields, within in ((QUALITY, "share"), (ERRORS, "positive")):
+        for field in fields:
+            figures = [getattr(row, field) for row in rows]
+            if all(figures):
+                quality[field] = mean_over_seeds([figure.value for figure in figures], within)
     accuracies = {seed: row.accuracy.value for seed, row in by.items() if row.accuracy}
+    wers = {seed: row.wer.value for seed, row in by.items() if row.wer}
     return replace(
         describe_row(pooled, results),
         **quality,
@@ -75,6 +78,7 @@ def _merge(name: str, by: Group, variants: Mapping[str, Variant], results: Resul
         is_baseline=any(row.is_baseline for row in rows),
         seeds=tuple(sorted(by)),
         seed_accuracies=accuracies if len(accuracies) == len(by) else None,
+        seed_wers=wers if len(wers) == len(by) else None,
     )
 
 
@@ -95,6 +99,7 @@ def _pool(name: str, variants: Sequence[Variant]) -> Variant:
         update={
             "name": name,
             "predicted": [],
+            "transcripts": [],
             "latency": moved("latency"),
             "throughput": moved("throughput"),
             **{field: [*chain(*(getattr(one, field) for one in variants))] for field in POOLED},
@@ -104,17 +109,23 @@ def _pool(name: str, variants: Sequence[Variant]) -> Variant:
     )
 
 
-def _compare_accuracies(rows: Sequence[Row], variants: Mapping[str, Variant]) -> list[Row]:
-    """Accuracies against the baseline's: over seeds where either side has several."""
-    base = next(row for row in rows if row.is_baseline)
-    compared = {
-        row.name: found
+def _compare_quality(rows: Sequence[Row], variants: Mapping[str, Variant]) -> list[Row]:
+    """Accuracy and error rate against the baseline's: over seeds where either side has several."""
+    base = next(row for row in rows if row.is_baseline and row.group is None)
+    others = [row for row in rows if not (row is base or row.is_noise_pair)]
+    accuracies = {row.name: _compare(row, base, variants) for row in others}
+    judged = judge_all({name: found for name, found in accuracies.items() if found is not None})
+    seeds = {row.name: _compare_errors(row, base, variants) for row in others}
+    wers = judge_all({name: found for name, found in seeds.items() if found is not None})
+    errors = {name: _as_errors(found) for name, found in wers.items()}
+    return [
+        replace(
+            row,
+            comparison=judged.get(row.name),
+            errors=errors.get(row.name, None if row.seeds or base.seeds else row.errors),
+        )
         for row in rows
-        if not (row is base or row.is_noise_pair)
-        and (found := _compare(row, base, variants)) is not None
-    }
-    judged = judge_all(compared)
-    return [replace(row, comparison=judged.get(row.name)) for row in rows]
+    ]
 
 
 def _compare(row: Row, base: Row, variants: Mapping[str, Variant]) -> AccuracyComparison | None:
@@ -122,14 +133,34 @@ def _compare(row: Row, base: Row, variants: Mapping[str, Variant]) -> AccuracyCo
         return None
     if not (row.seeds or base.seeds):
         return row.comparison
-    return compare_seeds(_by_seed(row, variants), _by_seed(base, variants))
+    own, other = (_by_seed(one, one.seed_accuracies, "accuracy", variants) for one in (row, base))
+    return compare_seeds(own, other)
 
 
-def _by_seed(row: Row, variants: Mapping[str, Variant]) -> Mapping[int, float]:
-    if row.seed_accuracies is not None:
-        return row.seed_accuracies
+def _compare_errors(
+    row: Row, base: Row, variants: Mapping[str, Variant]
+) -> AccuracyComparison | None:
+    """Word error rates over seeds; None where both sides have a single run."""
+    if row.wer is None or base.wer is None or not (row.seeds or base.seeds):
+        return None
+    own, other = (_by_seed(one, one.seed_wers, "wer", variants) for one in (row, base))
+    difference, p, test = t_test(own, other)
+    return AccuracyComparison(difference, p, p, test, "tie")
+
+
+def _as_errors(found: AccuracyComparison) -> ErrorComparison:
+    """A comparison of error rates, of which less is better."""
+    finding: Finding = {"better": "worse", "worse": "better"}.get(found.finding, "tie")
+    return ErrorComparison(found.difference, finding, None, found.test, found.p_adjusted)
+
+
+def _by_seed(
+    row: Row, several: Mapping[int, float] | None, field: str, variants: Mapping[str, Variant]
+) -> Mapping[int, float]:
+    if several is not None:
+        return several
     seed = variants[row.name].seed
-    return {ALONE if seed is None else seed: row.accuracy.value}
+    return {ALONE if seed is None else seed: getattr(row, field).value}
 
 
 def _free_name(key: Key, groups: Mapping[Key, Group], taken: set[str]) -> str:

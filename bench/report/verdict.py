@@ -9,6 +9,9 @@ most accuracy is chosen. Where a recipe was trained with several seeds, all of i
 variant, and the comparison is over seeds. What failed the checks of its export is never chosen.
 
 A loss or a gain is called so only where the table's mark says so (``comparison.finding``).
+
+In speech it is the fastest variant at the length shown that raises the word error rate by at most
+``max_wer_increase``.
 """
 
 from __future__ import annotations
@@ -18,12 +21,13 @@ from dataclasses import dataclass
 
 from bench.report import text
 from bench.report.figures import noise_floor, tie_on_speed
-from bench.report.row import Row
+from bench.report.rows import Row
 from bench.report.summary import Summary
 from bench.statistics.decisions import Estimate
 
 MARGIN = 0.005
 CAUTION = 0.01
+MAX_WER_INCREASE = 0.005  # of speech, where the settings are older than the key
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Verdict:
 def reach_verdict(summary: Summary) -> Verdict:
     """The verdict on a summary; says so when there is nothing to choose."""
     summary = summary.over_seeds
+    if summary.length is not None:
+        return _speech_verdict(summary)
     measured, base = summary.contenders, summary.baseline
     failures = (*_failed_exports(summary), *_failures(summary))
     if not measured:
@@ -326,3 +332,59 @@ def _failures(summary: Summary) -> tuple[str, ...]:
         f"`{row.name}` failed: {(row.reason or 'no reason was recorded').rstrip('.')}."
         for row in summary.failed
     )
+
+
+def _speech_verdict(summary: Summary) -> Verdict:
+    """The fastest variant within the limit, and what it costs."""
+    details = (*_speech_exports(summary), *_failures(summary))
+    limit = summary.results.settings.get("max_wer_increase", MAX_WER_INCREASE)
+    baseline = summary.baseline
+    if baseline is None:
+        lost = f"`{summary.results.baseline}`, the baseline, failed: nothing to compare with."
+        return Verdict(lost, details, None, ())
+    able = [
+        row
+        for row in summary.contenders
+        if row.speed_finding == "faster"
+        and row.errors is not None
+        and row.errors.difference.value <= limit + 1e-9
+    ]
+    fastest = max(able, key=lambda row: row.speedup.value, default=None)
+    if fastest is None:
+        none = (
+            f"Nothing is measurably faster than `{baseline.name}` within "
+            f"{text.points(limit)} points of word error rate."
+        )
+        return Verdict(none, details, baseline.name, ())
+    headline = (
+        f"{_over_seeds(fastest, baseline)}`{fastest.name}` is {text.times(fastest.speedup.value)} "
+        f"times as fast as `{baseline.name}` at {summary.length} s of audio {_cost(fastest)}."
+    )
+    return Verdict(headline, details, fastest.name, ())
+
+
+def _speech_exports(summary: Summary) -> tuple[str, ...]:
+    """What was measured although its export failed, in one sentence."""
+    names = [f"`{row.name}`" for row in summary.measured if row.export_failed]
+    if not names:
+        return ()
+    are = "is of an export" if len(names) == 1 else "are of exports"
+    told = f"{text.listed(names)} {are} that failed its checks: measured, and not to be used."
+    return (told,)
+
+
+def _cost(row: Row) -> str:
+    """What the speed costs: a change is called so only where its interval or test shows one."""
+    found = row.errors
+    if found.changed == 0:
+        return "and changes no transcript"
+    moved = f"{100 * abs(found.difference.value):.2f} points"
+    if found.finding == "worse":
+        return f"and raises the word error rate by {moved}"
+    if found.finding == "better":
+        return f"and lowers the word error rate by {moved}"
+    told = f"{text.points(found.difference.value)} points"
+    if found.difference.low is not None and found.difference.high is not None:
+        low, high = text.points(found.difference.low), text.points(found.difference.high)
+        told += f", {low} to {high}"
+    return f"with no difference of word error rate shown ({told})"

@@ -4,36 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.report.pages.html import render_html
-from bench.report.pages.markdown import render_markdown
-from bench.report.pictures.plots import FILE_WIDTH, PLOTS, draw, standalone_svg
-from bench.report.selection import select_variant
-from bench.report.summary import summarise
-from bench.report.tables.csv_table import render_csv
-from bench.report.tables.latex import render_latex
-from bench.report.verdict import reach_verdict
-from bench.results.records import read_results
-from finetune.core.files import write_text
+from bench.results.reading import read_results
+from bench.tasks.registry import open_task
 
 
 def write_report(folder: Path, *, where: str | None = None) -> Path:
-    """Write report.html, report.md, results.csv, results.tex and plots/*.svg; report.html's path.
+    """Write the pages that the results' task has, each by rename; the path of report.html.
 
-    ``where`` asks for the best variant under conditions; without it, the benchmark's own. Each
-    file is written by rename. Raises FolderError when results.json is missing, of another
-    schema, or does not hold together.
+    ``where`` asks for the best variant under conditions; without it, the benchmark's own. Raises
+    FolderError when results.json is missing, of another schema, or does not hold together.
     """
     folder = Path(folder)
-    summary = summarise(read_results(folder))
-    verdict = reach_verdict(summary)
-    where = where or summary.results.settings.get("where")
-    selection = select_variant(summary, where) if where else None
-    pictures = {name: plot for name in PLOTS if (plot := draw(name, summary, FILE_WIDTH))}
-    for name, plot in pictures.items():
-        write_text(folder / "plots" / f"{name}.svg", standalone_svg(plot))
-    write_text(folder / "results.csv", render_csv(summary))
-    write_text(folder / "report.md", render_markdown(summary, verdict, pictures, selection))
-    write_text(folder / "results.tex", render_latex(summary))
-    page = folder / "report.html"
-    write_text(page, render_html(summary, verdict, selection))
-    return page
+    results = read_results(folder)
+    where = where or results.settings.get("where")
+    return open_task(results.task).write_pages(folder, results, where)

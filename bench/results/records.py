@@ -1,20 +1,16 @@
-"""results.json as typed, frozen records; whatever does not fit is named at once."""
+"""results.json as typed, frozen records, of whatever task; what does not fit is named at once."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
-from finetune.core.errors import FolderError
-from finetune.core.files import read_json
+from finetune.tasks.registry import TEXT
 
-SCHEMA = "kotune.results/1"
-FAULTS_SHOWN = 8
+SCHEMA = "kotune.results/2"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ExportChecks = Literal["passed", "failed"] | None
-R = TypeVar("R", bound=BaseModel)
 
 
 def _either(*names: str) -> Any:
@@ -29,10 +25,14 @@ class Record(BaseModel):
 
 
 class LatencyRound(Record):
-    """One round of one process at batch 1; milliseconds per review, tokenisation included."""
+    """One round of one process at batch 1; milliseconds per row, preparing the input included.
+
+    ``length_s`` is the audio's, in seconds, where lengths are kept apart.
+    """
 
     process: int
     round: int
+    length_s: Positive | None = None
     samples_ms: list[Positive]
     energy_j: dict[str, float] = {}
 
@@ -73,6 +73,14 @@ class ServerResult(Record):
     trials: list[ServerTrial] = []
 
 
+class WarmUp(Record):
+    """How a process was warmed up: calls, and whether their time had become stable."""
+
+    calls: int
+    seconds: float
+    stable: bool
+
+
 class LoadRound(Record):
     """What other programs took while one round ran."""
 
@@ -92,8 +100,10 @@ class Parameters(Record):
 
 
 class Variant(Record):
-    """One <method>-<runtime>-<precision> as measured; ``predicted`` may be empty.
+    """One <method>-<runtime>-<precision> as measured.
 
+    ``predicted`` are class ids, ``transcripts`` texts of the test rows; both may be empty.
+    ``group`` is that of a model with a baseline of its own, of which no accuracy is claimed.
     ``export_checks`` is the verdict of the artifact it was loaded from; None where none was.
     """
 
@@ -107,11 +117,15 @@ class Variant(Record):
     device: str = "cpu"
     description: str = ""
     export_checks: ExportChecks = None
+    group: str | None = None
     predicted: list[int] = []
+    transcripts: list[str] = []
+    predicted_from: Literal["run", "worker"] | None = None
     latency: list[LatencyRound] = []
     throughput: list[ThroughputRound] = []
     first_call_ms: list[float] = []
     load_s: list[float] = []
+    warm_up: list[WarmUp] = []
     peak_memory_bytes: list[int] = []
     peak_vram_bytes: list[int] = []
     device_bytes: list[int] = []
@@ -134,9 +148,9 @@ class Variant(Record):
 
 
 class Data(Record):
-    """The reviews everything was measured on."""
+    """The rows everything was measured on."""
 
-    description: str
+    description: str = ""
     fingerprint: str | None = None
     train_rows: int | None = None
     validation_rows: int | None = None
@@ -185,18 +199,26 @@ class LadderStep(Record):
 
 
 class Results(Record):
-    """A whole results.json; ``truth`` and ``seen_in_training`` may be empty."""
+    """A whole results.json.
+
+    ``truth`` (class ids) or ``references`` (texts) of the test rows may be empty, and so may
+    ``seen_in_training``. ``baseline`` is what the trained models' variants are compared with,
+    ``baselines`` that of each group beside them.
+    """
 
     name: str
+    task: str = TEXT
     created: str
     commands: list[str] = []
     note: str | None = None
     environment: dict[str, Any] = {}
-    labels: list[str]
-    data: Data
+    labels: list[str] = []
+    data: Data = Data()
     truth: list[int] = []
+    references: list[str] = []
     seen_in_training: list[int] = []
     baseline: str
+    baselines: dict[str, str] = {}
     settings: dict[str, Any] = {}
     load: list[LoadRound] = []
     variants: Annotated[list[Variant], Field(min_length=1)]
@@ -217,38 +239,30 @@ def _told_checks(description: Any) -> str | None:
     return "failed" if told else None
 
 
-def read_results(folder: Path) -> Results:
-    """The results of a report folder, or of its results.json; FolderError names every fault."""
-    return read_records(folder, Results, SCHEMA)
-
-
-def read_records(folder: Path, kind: type[R], schema: str) -> R:
-    """A folder's results.json, or the file itself, as records; FolderError names every fault."""
-    path = folder if folder.is_file() else folder / "results.json"
-    if not folder.exists():
-        raise FolderError(
-            "not a report folder", received=folder, next_step="kotune bench SUITE_OR_FOLDERS"
-        )
-    content = read_json(path, schema)
-    try:
-        return kind.model_validate(content)
-    except ValidationError as fault:
-        raise FolderError(
-            f"{path} does not follow {schema}",
-            received=_describe_faults(fault),
-            next_step="kotune bench, which writes the file anew",
-        ) from fault
-
-
 def _joint_faults(results: Results) -> list[str]:
     """What the fields say against one another."""
     names = [variant.name for variant in results.variants]
-    rows, classes = len(results.truth), range(len(results.labels))
     faults = [
         f"variant {name!r} occurs twice" for name in sorted(set(names)) if names.count(name) > 1
     ]
-    if results.baseline not in names:
-        faults.append(f"baseline {results.baseline!r} is not among the variants")
+    faults += [
+        f"baseline {name!r} is not among the variants"
+        for name in (results.baseline, *results.baselines.values())
+        if name not in names
+    ]
+    if results.task == TEXT:
+        faults += _text_faults(results)
+    faults += [
+        f"{one.name}: {len(one.transcripts)} transcripts for {len(results.references)} recordings"
+        for one in results.variants
+        if len(one.transcripts) not in (0, len(results.references))
+    ]
+    return faults
+
+
+def _text_faults(results: Results) -> list[str]:
+    rows, classes = len(results.truth), range(len(results.labels))
+    faults = [] if results.labels else ["labels: there is no class"]
     if len(results.seen_in_training) not in (0, rows):
         faults.append(f"{len(results.seen_in_training)} seen_in_training for {rows} truth")
     for name, ids in [("truth", results.truth), *((v.name, v.predicted) for v in results.variants)]:
@@ -257,12 +271,3 @@ def _joint_faults(results: Results) -> list[str]:
         if ids and not (min(ids) in classes and max(ids) in classes):
             faults.append(f"{name}: class ids must lie in 0 … {len(classes) - 1}")
     return faults
-
-
-def _describe_faults(fault: ValidationError) -> str:
-    lines = [
-        " -> ".join(map(str, error["loc"])) + ": " + error["msg"] if error["loc"] else error["msg"]
-        for error in fault.errors()
-    ]
-    more = [f"and {len(lines) - FAULTS_SHOWN} more"] if len(lines) > FAULTS_SHOWN else []
-    return "; ".join(lines[:FAULTS_SHOWN] + more)

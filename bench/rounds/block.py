@@ -8,31 +8,30 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from bench.instruments.disturbance import CpuWatch, gpu_disturbance
 from bench.instruments.meters import open_gpu
-from bench.instruments.timing import round_orders, turns
+from bench.instruments.timing import round_orders
 from bench.rounds.checkpoint import Checkpoint, Progress
 from bench.rounds.schedule import Schedule
-from bench.settings import BenchSection
-from bench.tasks.text import TestRows
-from bench.variants.text import Variant
+from bench.settings import BenchSettings
+from bench.tasks.task import Rows, Task
+from bench.variants.contenders import Variant
 from finetune.core.worker_process import WorkerFailed, WorkerProcess
 
 Report = Callable[[str], None]
-AGREEMENT = 0.995  # of predicted classes, for a run's stored predictions to stand for a variant's
+AGREEMENT = 0.995  # of answers, for those that a run has stored to stand for a variant's
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What all workers share. ``stored`` are class ids a run predicted itself, by variant."""
+    """What all workers share. ``stored`` are answers that a run gave itself, by variant."""
 
-    settings: BenchSection
+    task: Task
+    settings: BenchSettings
     threads: int
-    rows: TestRows
+    rows: Rows
     sizes: dict[str, int]
-    stored: dict[str, list[int]]
+    stored: dict[str, list[Any]]
     checkpoint: Checkpoint
     report: Report
     baseline: str
@@ -40,10 +39,11 @@ class Plan:
 
 @dataclass
 class Pass:
-    """One pass of a variant over the latency reviews, as its turns come in."""
+    """One pass of a variant over the latency rows of one length, as its turns come in."""
 
     process: int
     round: int
+    length_s: float | None
     samples_ms: list[float] = field(default_factory=list)
     energy_j: Counter[str] = field(default_factory=Counter)
 
@@ -54,7 +54,10 @@ class Pass:
 
     def as_entry(self) -> dict[str, Any]:
         """An entry of a variant's ``latency`` in results.json."""
-        entry = {"process": self.process, "round": self.round, "samples_ms": self.samples_ms}
+        entry: dict[str, Any] = {"process": self.process, "round": self.round}
+        if self.length_s is not None:
+            entry["length_s"] = self.length_s
+        entry["samples_ms"] = self.samples_ms
         return {**entry, "energy_j": dict(self.energy_j)} if self.energy_j else entry
 
 
@@ -86,7 +89,7 @@ class Block:
                 self._attempt(name, self._load)
             self._rounds()
             with self.schedule.outside():
-                for step in (self._memory, self._grid, self._server, self._finish):
+                for step in (self._memory, self._once, self._finish):
                     for name in list(self.workers):
                         self._attempt(name, step)
         finally:
@@ -107,9 +110,10 @@ class Block:
         settings, rows = self.plan.settings, self.plan.rows
         self.plan.report(f"{self.where}: starting {len(self.variants)} workers")
         content = {
+            "engines": self.plan.task.engines,
             "threads": self.plan.threads,
-            "latency_texts": rows.texts_at(rows.latency),
-            "throughput_texts": rows.texts_at(rows.throughput),
+            "latency_rows": rows.latency,
+            "throughput_rows": rows.throughput,
         }
         waiting = []
         for name, variant in self.variants.items():
@@ -142,7 +146,7 @@ class Block:
         warm = worker.ask("warm_up", limit_s=self.plan.settings.warmup_s)
         result.warm_up.append(warm)
         self.plan.report(
-            f"  {name}: loaded in {loaded['load_s']:.2f} s, first review "
+            f"  {name}: loaded in {loaded['load_s']:.2f} s, first {self.plan.task.unit} "
             f"{loaded['first_call_ms']:.1f} ms, warm after {warm['calls']} calls"
             + ("" if warm["stable"] else " (not yet stable)")
         )
@@ -156,7 +160,7 @@ class Block:
         while self.schedule.wants_round(number, self.process, self.deadline, self.results):
             watch.start(self._pids())
             self._latency(number, orders)
-            if number < self.plan.settings.throughput_rounds and len(self.plan.rows.throughput):
+            if number < self.plan.rows.throughput_rounds and self.plan.rows.throughput:
                 self._in_order(next(orders), lambda one, n=number: self._throughput(one, n))
             where = {"process": self.process, "block": self.index, "round": number}
             self.load.append({**where, "foreign_cores": watch.stop(), **idle})
@@ -173,22 +177,23 @@ class Block:
                 self._attempt(name, visit)
 
     def _latency(self, number: int, orders: Iterator[list[str]]) -> None:
-        """One pass of every variant over the latency reviews; they take turns, a few at a time."""
-        passes: dict[str, Pass] = {}
+        """One pass of every variant over the latency rows; they take turns, a few at a time."""
+        passes: dict[tuple[str, float | None], Pass] = {}
 
         def take_turn(name: str, start: int, stop: int) -> None:
             told = self.workers[name].ask("latency", start=start, stop=stop)
-            passes.setdefault(name, Pass(self.process, number)).add(told)
+            length_s = self.plan.rows.length_s(start)
+            passes.setdefault((name, length_s), Pass(self.process, number, length_s)).add(told)
 
-        for start, stop in turns(len(self.plan.rows.latency)):
+        for start, stop in self.plan.rows.turns():
             self._in_order(next(orders), lambda one, a=start, b=stop: take_turn(one, a, b))
-        for name, one in passes.items():
+        for (name, _), one in passes.items():
             self.results[name].latency.append(one.as_entry())
 
     def _throughput(self, name: str, number: int) -> None:
-        result, size = self.results[name], self.plan.settings.throughput_batch_size
+        result, size = self.results[name], self.plan.rows.batch_size
         bulk = self.workers[name].ask("throughput", batch_size=size)
-        result.facts["bulk_predicted"] = bulk.pop("predicted")
+        result.facts["bulk_answers"] = bulk.pop("answers")
         result.throughput.append({"process": self.process, "round": number, **bulk})
 
     def _memory(self, name: str) -> None:
@@ -198,55 +203,36 @@ class Block:
             if peak[kind] is not None:
                 getattr(result, kind).append(peak[kind])
 
-    def _grid(self, name: str) -> None:
-        """Latency over batch size and length, in the first process."""
-        settings = self.plan.settings
-        if settings.grid and self.process == 0 and not self.variants[name].is_noise_pair:
-            cells = {"batches": settings.grid_batches, "lengths": settings.grid_lengths}
-            self.results[name].grid += self.workers[name].ask("grid", **cells)["cells"]
-            self.plan.report(f"  {name}: grid of batch and length")
-
-    def _server(self, name: str) -> None:
-        """The highest rate of Poisson arrivals that holds the bound, in the first process."""
-        settings = self.plan.settings
-        if not settings.server or self.process or self.variants[name].is_noise_pair:
+    def _once(self, name: str) -> None:
+        """What the task wants of each worker beside the rounds, in the first process."""
+        if self.process or self.variants[name].is_noise_pair:
             return
-        for max_batch in (1, settings.server_max_batch):
-            found = self.workers[name].ask(
-                "server",
-                max_batch=max_batch,
-                bound_ms=settings.server_p99_ms,
-                queries=settings.server_queries,
-                seed=settings.seed,
-            )
-            self.results[name].server.append(found)
-            kind = f"batches up to {max_batch}" if max_batch > 1 else "no batching"
-            told = f"{found['rate_per_s']:.3g} queries/s within {settings.server_p99_ms:g} ms"
-            self.plan.report(f"  {name}: {told}, {kind}")
+        for ask in self.plan.task.once(self.plan.settings):
+            for told in ask(self.workers[name], self.results[name]):
+                self.plan.report(f"  {name}: {told}")
 
     def _finish(self, name: str) -> None:
         """Once per variant, the accuracy pass; then the process ends."""
-        result = self.results[name]
-        wanted = self.plan.rows.accuracy and not self.variants[name].is_noise_pair
-        if wanted and not result.predicted:
-            self._predict(name)
+        variant, result = self.variants[name], self.results[name]
+        wanted = self.plan.rows.accuracy and not variant.is_noise_pair and variant.group is None
+        if wanted and not result.answers:
+            self._answer(name)
         self.workers[name].close()
 
-    def _predict(self, name: str) -> None:
-        """Class ids of all test rows: the run's own where they prove to be this variant's."""
+    def _answer(self, name: str) -> None:
+        """Answers to all test rows: the run's own where they prove to be this variant's."""
         result, rows = self.results[name], self.plan.rows
         stored = self.plan.stored.get(name)
-        bulk = result.facts.get("bulk_predicted")
-        if stored is not None and bulk and agreement(stored, rows.throughput, bulk) >= AGREEMENT:
-            result.predicted, result.predicted_from = stored, "run"
+        bulk = result.facts.get("bulk_answers")
+        if stored is not None and bulk and agreement(stored, rows.bulk, bulk) >= AGREEMENT:
+            result.answers, result.answers_from = stored, "run"
             return
-        answer = self.workers[name].ask(
-            "predict", texts=rows.texts, batch_size=self.plan.settings.throughput_batch_size
-        )
-        result.predicted, result.predicted_from = answer["predicted"], "worker"
-        self.plan.report(f"  {name}: {len(rows.texts):,} test rows in {answer['seconds']:.1f} s")
+        told = self.workers[name].ask("answer", rows=rows.test, batch_size=rows.batch_size)
+        result.answers, result.answers_from = told["answers"], "worker"
+        self.plan.report(f"  {name}: {len(rows.test):,} test rows in {told['seconds']:.1f} s")
 
 
-def agreement(stored: Sequence[int], positions: np.ndarray, predicted: Sequence[int]) -> float:
-    """The share of rows at ``positions`` whose stored class a worker predicts as well."""
-    return float(np.mean(np.asarray(stored)[positions] == np.asarray(predicted)))
+def agreement(stored: Sequence[Any], positions: Sequence[int], answers: Sequence[Any]) -> float:
+    """The share of rows at ``positions`` whose stored answer a worker gives as well."""
+    same = [stored[row] == answer for row, answer in zip(positions, answers, strict=True)]
+    return sum(same) / len(same)

@@ -10,22 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.settings import UNMEASURED, BenchSection
-from bench.variants.text import Contender, Variant
+from bench.settings import UNMEASURED, BenchSettings
+from bench.variants.contenders import Contender
 from finetune.core.errors import KotuneError
 from finetune.core.files import read_json, sha256_file, write_json
 from finetune.core.provenance import package_version
 
-SCHEMA = "kotune.partial/2"
+SCHEMA = "kotune.partial/3"
 
 
 @dataclass
 class Measurement:
-    """What was measured of one variant, in results.json's own terms; grows process by process."""
+    """What was measured of one variant, in results.json's own terms; grows process by process.
+
+    ``answers`` to the test rows are class ids or transcripts, from a worker or stored by a run.
+    """
 
     reason: str | None = None
-    predicted: list[int] = field(default_factory=list)
-    predicted_from: str | None = None
+    answers: list[Any] = field(default_factory=list)
+    answers_from: str | None = None
     latency: list[dict[str, Any]] = field(default_factory=list)
     throughput: list[dict[str, Any]] = field(default_factory=list)
     first_call_ms: list[float] = field(default_factory=list)
@@ -82,8 +85,8 @@ class Checkpoint:
 def checkpoint_for(
     output: Path,
     contenders: Sequence[Contender],
-    variants: Sequence[Variant],
-    section: BenchSection,
+    names: Sequence[str],
+    section: BenchSettings,
 ) -> Checkpoint:
     """The checkpoint of a benchmark: a hidden file beside its report folder."""
     markers = [one.run.folder / "run.json" for one in contenders if one.run]
@@ -91,7 +94,7 @@ def checkpoint_for(
     content = {
         "kotune": package_version("kotune"),
         "inputs": [sha256_file(path) for path in markers],
-        "variants": [one.name for one in variants],
+        "variants": list(names),
         "section": section.model_dump(mode="json", exclude=UNMEASURED),
     }
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

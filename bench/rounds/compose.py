@@ -1,4 +1,4 @@
-"""From measurements to ``results.json`` (schema kotune.results/1), which the report is made of."""
+"""From measurements to ``results.json``, which the report is made of."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Any
 
 from bench.engines.prepare import Prepared
 from bench.rounds.checkpoint import Measurement
-from bench.variants.text import Contender
-from finetune.core.files import write_text
+from bench.tasks.task import Rows, Task
+from bench.variants.contenders import Contender, runs_of
 from finetune.run_folder import Run, read_document
 
-SCHEMA = "kotune.results/1"
 TRAINING_KEYS = (
     "method",
     "device",
@@ -29,7 +28,7 @@ TRAINING_KEYS = (
 )
 
 
-def describe_variant(prepared: Prepared, measured: Measurement) -> dict[str, Any]:
+def describe_variant(task: Task, prepared: Prepared, measured: Measurement) -> dict[str, Any]:
     """One entry of ``variants``."""
     variant = prepared.variant
     reason = prepared.reason or measured.reason
@@ -39,14 +38,15 @@ def describe_variant(prepared: Prepared, measured: Measurement) -> dict[str, Any
         "runtime": variant.runtime,
         "precision": variant.precision,
         "device": variant.device,
+        **({"group": variant.group} if variant.group else {}),
         "status": "failed" if reason else "ok",
         "reason": reason,
         "run": variant.source.name if variant.source else None,
         **_recipe_of(variant.source.run if variant.source else None),
         "description": variant.description,
         "export_checks": variant.export_checks,
-        "predicted": measured.predicted,
-        "predicted_from": measured.predicted_from,
+        **task.describe_answers(measured.answers),
+        "predicted_from": measured.answers_from,
         "latency": measured.latency,
         "throughput": measured.throughput,
         "first_call_ms": measured.first_call_ms,
@@ -71,6 +71,25 @@ def _recipe_of(run: Run | None) -> dict[str, Any]:
     content = run.recipe.model_dump(mode="json", exclude={"seed", "name", "output", "export"})
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {"recipe": digest[:16], "seed": run.recipe.seed}
+
+
+def data_facts(contenders: Sequence[Contender], rows: Rows) -> dict[str, Any]:
+    """What the report says of the data, from the first run."""
+    run = runs_of(contenders)[0]
+    summary = read_document(run, "data.json")
+    splits = {name: part["rows"] for name, part in summary["splits"].items()}
+    described = summary["origin"]
+    if len(rows.test) < splits["test"]:
+        described += f"; {len(rows.test):,} of {splits['test']:,} test rows, drawn at random"
+    return {
+        "description": described,
+        "fingerprint": run.info["data_fingerprint"],
+        "train_rows": splits["train"],
+        "validation_rows": splits["validation"],
+        "test_rows": len(rows.test),
+        "latency_rows": len(rows.latency),
+        "summary": summary,
+    }
 
 
 def training_facts(contenders: Sequence[Contender]) -> dict[str, dict[str, Any]]:
@@ -110,15 +129,6 @@ def commands_of(contenders: Sequence[Contender], own: str) -> list[str]:
 def plain_command(command: str) -> str:
     """A command line without this machine's absolute paths: relative ones, or the last name."""
     return shlex.join(_plain_path(word) for word in shlex.split(command))
-
-
-def write_results(folder: Path, content: dict[str, Any]) -> Path:
-    """Write results.json by rename: samples on one line, since nobody reads them."""
-    body = {"schema": SCHEMA, **content}
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    target = folder / "results.json"
-    write_text(target, text + "\n")
-    return target
 
 
 def _plain_path(word: str) -> str:

@@ -9,12 +9,16 @@ from bench.instruments.timing import free_memory_bytes, plan_blocks, round_order
 from bench.rounds.block import Block, Plan
 from bench.rounds.checkpoint import Progress
 from bench.rounds.schedule import Schedule
-from bench.variants.text import Variant
+from bench.variants.contenders import Variant
 
-LIBRARY_BYTES = {"onnx": 200_000_000, "sklearn": 350_000_000}  # resident once imported
+LIBRARY_BYTES = {
+    "onnx": 200_000_000,
+    "openvino": 300_000_000,
+    "sklearn": 350_000_000,
+}  # resident once imported
 TORCH_BYTES = 800_000_000
 CONTEXT_BYTES = 700_000_000  # of a GPU, for each process that uses CUDA
-WEIGHT_COPIES = 2.5  # at the peak of loading, with activations
+WEIGHT_COPIES = 2.5  # at the peak of loading, with the activations of a text
 
 
 def measure_variants(variants: Sequence[Variant], plan: Plan) -> Progress:
@@ -56,7 +60,8 @@ def memory_shares(variants: Sequence[Variant], plan: Plan) -> dict[str, float]:
     for one in variants:
         size = plan.sizes.get(one.name) or 0
         on_gpu = CONTEXT_BYTES + WEIGHT_COPIES * size if one.device != "cpu" else 0.0
-        shares[one.name] = max(memory_need(one, size) / room, on_gpu / gpu_room)
+        need = memory_need(one, size) + plan.task.working_bytes(one, plan.settings)
+        shares[one.name] = max(need / room, on_gpu / gpu_room)
     return shares
 
 

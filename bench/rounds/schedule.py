@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from bench.rounds.checkpoint import Measurement
-from bench.settings import BenchSection
+from bench.settings import BenchSettings
 from bench.statistics.latency import (
     PROCESSES_FROM,
     Samples,
@@ -34,7 +34,7 @@ class Schedule:
     ``began`` moves on with what does not count.
     """
 
-    settings: BenchSection
+    settings: BenchSettings
     baseline: str
     began: float = field(default_factory=time.monotonic)
 
@@ -109,17 +109,21 @@ def widest_half_width(measured: Mapping[str, Measurement], baseline: str) -> flo
     base = measured.get(baseline)
     if base is None or not base.latency or base.reason:
         return 0.0
-    samples = latency_samples(base)
+    own = samples_by_length(base)
     widths = [
-        half_width(median_ratio(samples, latency_samples(one)))
+        half_width(median_ratio(own[length], samples))
         for name, one in measured.items()
         if name != baseline and one.latency and not one.reason
+        for length, samples in samples_by_length(one).items()
+        if length in own
     ]
     return max(widths, default=0.0)
 
 
-def latency_samples(measured: Measurement) -> Samples:
-    """All latencies of a variant so far."""
-    return collect_samples(
-        (entry["process"], entry["round"], entry["samples_ms"]) for entry in measured.latency
-    )
+def samples_by_length(measured: Measurement) -> dict[float | None, Samples]:
+    """All latencies of a variant so far, by the length of what was timed; None: of any."""
+    taken: dict[float | None, list[tuple[int, int, list[float]]]] = {}
+    for entry in measured.latency:
+        one = (entry["process"], entry["round"], entry["samples_ms"])
+        taken.setdefault(entry.get("length_s"), []).append(one)
+    return {length: collect_samples(entries) for length, entries in taken.items()}

@@ -14,7 +14,8 @@ the standard error of the log median, corrected for the number of units, and Stu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,11 +123,26 @@ def median_ratio(
     return _log_interval(ratio, float(np.hypot(*errors)), degrees, confidence)
 
 
+def cell_median_ms(samples_by_process: Sequence[Sequence[float]]) -> float:
+    """The median over processes of each process's median."""
+    return statistics.median(statistics.median(samples) for samples in samples_by_process)
+
+
 def half_width(ratio: Estimate) -> float:
     """Half the width of a ratio's interval, relative to the ratio; infinite without interval."""
     if ratio.low is None or ratio.high is None:
         return float("inf")
     return (ratio.high - ratio.low) / (2 * ratio.value)
+
+
+def difference_of(one: Estimate, other: Estimate) -> Estimate:
+    """One figure minus another that was measured apart from it (MOVER: Zou and Donner 2008)."""
+    value = one.value - other.value
+    if None in (one.low, one.high, other.low, other.high):
+        return Estimate(value, None, None)
+    down = np.hypot(one.value - one.low, other.high - other.value)
+    up = np.hypot(one.high - one.value, other.value - other.low)
+    return Estimate(value, float(value - down), float(value + up))
 
 
 def ratio_of_ratios(numerator: Estimate, denominator: Estimate) -> Estimate:

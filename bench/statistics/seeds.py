@@ -15,15 +15,15 @@ import numpy as np
 
 from bench.statistics.decisions import AccuracyComparison, Estimate
 from finetune.metrics.classification import CONFIDENCE
-from finetune.metrics.intervals import mean_interval
+from finetune.metrics.intervals import Range, mean_interval
 
 ALIKE = 1e-9  # shares that differ by less are the same; floats of equal ones do differ
 Accuracies = Mapping[int, float]  # seed → accuracy
 
 
-def mean_over_seeds(values: Sequence[float]) -> Estimate:
-    """The mean of shares over runs with its interval; none where all are alike."""
-    mean, _, interval = mean_interval(values)
+def mean_over_seeds(values: Sequence[float], within: Range = "share") -> Estimate:
+    """The mean of a figure over runs with its interval; none where all are alike."""
+    mean, _, interval = mean_interval(values, within)
     return Estimate(mean, *(interval or (None, None)))
 
 

@@ -1,242 +1,167 @@
-"""The story of a speech benchmark: a run and its artifact in, a report folder out."""
+"""Speech recognition as a guest of the benchmark: recordings in, transcripts out."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import soundfile
 
-from bench.benchmark import check_target, warn_if_busy
-from bench.instruments.timing import round_orders
-from bench.report.pages.speech import write_speech_report
-from bench.results.speech_records import BASE, SCHEMA
-from bench.rounds.compose import (
-    artifact_ladders,
-    commands_of,
-    plain_command,
-    training_curves,
-    training_facts,
-)
-from bench.speech_settings import SpeechBenchSection
-from bench.variants.speech import (
-    SpeechVariant,
-    base_variants,
-    conv_variants,
-    open_speech_pair,
-    trained_variants,
-)
-from bench.variants.text import Contender
-from export.artifact.folder import MANIFEST
-from export.runtime.processor import available_cores
-from finetune.core.errors import GateError
-from finetune.core.files import write_json
-from finetune.core.provenance import collect_provenance
-from finetune.core.worker_process import WorkerFailed, WorkerProcess
-from finetune.data.audio import read_audio
-from finetune.recipes.files import apply_overrides, check_recipe
-from finetune.run_folder import Run, read_rows
+from bench.engines.prepare import Making, Prepared, run_bytes, weights_bytes
+from bench.instruments.timing import choose_rows
+from bench.rounds.compose import data_facts
+from bench.settings import SpeechBenchSection
+from bench.tasks.task import Rows, Task
+from bench.variants import speech as variants
+from bench.variants.contenders import Contender, Variant, common_rows, runs_of
+from bench.variants.speech import BASE, CONV
+from finetune.run_folder import Run
 from finetune.tasks.registry import SPEECH
 
-Report = Callable[[str], None]
+if TYPE_CHECKING:
+    import pandas as pd
 
+    from bench.results.records import Results
 
-@dataclass
-class Measured:
-    """What was measured of one variant; ``latency`` by length in seconds, a list a round."""
-
-    load_s: float | None = None
-    first_call_ms: float | None = None
-    peak_memory_bytes: int | None = None
-    latency: dict[str, list[list[float]]] = field(default_factory=dict)
-    transcripts: list[str] = field(default_factory=list)
-    reason: str | None = None
-
-
-def is_speech(folders: Sequence[str]) -> bool:
-    """Whether any of the folders is a run or artifact that transcribes."""
-    for folder in folders:
-        for name in ("run.json", MANIFEST):
-            path = Path(folder) / name
-            if path.is_file() and json.loads(path.read_text("utf-8")).get("task") == SPEECH:
-                return True
-    return False
-
-
-def run_speech_benchmark(
-    folders: Sequence[str],
-    overrides: Sequence[str],
-    output: Path | None,
-    *,
-    report: Report = print,
-) -> Path:
-    """Measure every variant; write ``output``/results.json and its report; the report's path.
-
-    Raises FolderError or RecipeError before anything is measured.
-    """
-    plain = [override.removeprefix("bench.") for override in overrides]
-    settings = check_recipe(SpeechBenchSection, apply_overrides({}, plain), "bench")
-    run, artifact = open_speech_pair([Path(folder) for folder in folders])
-    output = output or Path("reports") / run.name
-    check_target(output)
-    warn_if_busy(report)
-    threads = settings.threads or available_cores()
-    with tempfile.TemporaryDirectory(prefix="kotune-bench-") as name:
-        scratch = Path(name)
-        variants = trained_variants(run, artifact)
-        baselines = {run.method: variants[0].name}
-        if settings.base_size:
-            report("making base-960h's architecture with random weights")
-            base = base_variants(run, artifact, scratch)
-            baselines[BASE] = base[0].name
-            variants += base
-        if settings.conv_ablation:
-            variants += conv_variants(variants, scratch)
-        recordings = write_recordings(run, settings, scratch)
-        measured = measure_speech(variants, recordings, settings, threads, report)
-    pair, environment = [Contender(run, artifact)], collect_provenance(settings.seed)
-    content = {
-        "name": output.name,
-        "created": environment["created"],
-        "commands": commands_of(pair, environment["command"]),
-        "environment": {**environment, "command": plain_command(environment["command"])},
-        "settings": {**settings.model_dump(mode="json"), "threads": threads},
-        "run": {"name": run.name, "method": run.method, "parameters": run.info["parameters"]},
-        "training": training_facts(pair),
-        "curves": training_curves(pair),
-        "ladders": artifact_ladders(pair),
-        "baselines": baselines,
-        "references": recordings.references,
-        "variants": [describe(one, measured[one.name]) for one in variants],
-    }
-    write_json(output / "results.json", SCHEMA, content)
-    if all(one.reason for one in measured.values()):
-        raise GateError("no variant could be measured", next_step=str(output / "results.json"))
-    return write_speech_report(output)
+BUFFERS = 4  # of the first convolution's output that are alive at once, cautiously
+FIRST_LAYER = {"conv_dim": [512], "conv_stride": [5]}  # base-960h's
 
 
 @dataclass(frozen=True)
-class BenchRecordings:
-    """Files that all workers read: timed ones by length, test ones with their references."""
+class Recordings(Rows):
+    """Paths of files that all workers read; ``references`` are what the test ones say."""
 
-    timed: dict[str, str]
-    test: list[str]
-    references: list[str]
+    references: list[str] = field(default_factory=list)
 
 
-def write_recordings(run: Run, settings: SpeechBenchSection, scratch: Path) -> BenchRecordings:
-    """The run's test recordings as files, and joined to the lengths that are timed."""
-    rows = read_rows(run, "test")
-    if settings.test_rows is not None:
-        rows = rows.iloc[: settings.test_rows]
-    rate_hz = run.info["sampling_rate_hz"]
-    waves = [read_audio(audio, rate_hz) for audio in rows["audio"]]
-    test = []
-    for place, audio in enumerate(rows["audio"]):
-        path = scratch / f"test-{place}.flac"
-        path.write_bytes(audio)
-        test.append(str(path))
-    joined = np.concatenate(waves)
-    timed = {}
-    for seconds in settings.lengths_s:
-        path = scratch / f"timed-{seconds:g}.wav"
-        soundfile.write(path, np.resize(joined, int(seconds * rate_hz)), rate_hz, subtype="PCM_16")
-        timed[f"{seconds:g}"] = str(path)
-    return BenchRecordings(timed, test, rows["text"].tolist())
+class SpeechTask(Task):
+    """Recordings are transcribed; word error rate and speed by the length of the audio."""
 
+    name = SPEECH
+    settings = SpeechBenchSection
+    engines = "bench.engines.speech"
+    unit = "recording"
+    proof_settings = ("accuracy=false", "lengths_s=[5]", "calls=20")
 
-def measure_speech(
-    variants: Sequence[SpeechVariant],
-    recordings: BenchRecordings,
-    settings: SpeechBenchSection,
-    threads: int,
-    report: Report,
-) -> dict[str, Measured]:
-    """Each variant in a process of its own, visited in rounds of random order, all others asleep.
+    def list_variants(
+        self, contenders: Sequence[Contender], settings: SpeechBenchSection
+    ) -> tuple[list[Variant], list[Variant]]:
+        """Every way to run the trained models; the base size and int8 convolutions on request."""
+        return variants.list_variants(contenders, settings)
 
-    A variant whose worker raises, dies or falls silent gets a ``reason``; the others go on.
-    """
-    bench = _Bench(recordings, settings, threads, report)
-    names = [one.name for one in variants]
-    try:
-        for one in variants:
-            bench.attempt(one.name, lambda one=one: bench.load(one))
-        orders = islice(round_orders(names, (settings.seed,)), settings.rounds)
-        for number, order in enumerate(orders, start=1):
-            for name in order:
-                bench.attempt(name, lambda name=name: bench.visit(name))
-            report(f"round {number}/{settings.rounds}")
-        for one in variants:
-            bench.attempt(one.name, lambda one=one: bench.finish(one))
-    finally:
-        for worker in bench.workers.values():
-            worker.close()
-    return bench.results
+    def choose_rows(
+        self, contenders: Sequence[Contender], settings: SpeechBenchSection, scratch: Path
+    ) -> Recordings:
+        """The runs' test recordings as files, and joined to the lengths that are timed.
 
+        Raises FolderError where the runs were tested on others.
+        """
+        import soundfile
 
-@dataclass
-class _Bench:
-    """The variants that are alive, and what was measured of all."""
+        from finetune.data.audio import read_audio
 
-    recordings: BenchRecordings
-    settings: SpeechBenchSection
-    threads: int
-    report: Report
-    workers: dict[str, WorkerProcess] = field(default_factory=dict)
-    results: dict[str, Measured] = field(default_factory=dict)
-
-    def attempt(self, name: str, action: Callable[[], None]) -> None:
-        """Do something with one worker; where that fails, the variant has failed."""
-        if self.results.setdefault(name, Measured()).reason:
-            return
-        try:
-            action()
-        except WorkerFailed as fault:
-            self.results[name].reason = str(fault)
-            self.workers.pop(name).close()
-            self.report(f"  {name} failed: {fault}")
-
-    def load(self, one: SpeechVariant) -> None:
-        """Start the process and load the model in it."""
-        worker = WorkerProcess("bench.engines.speech", self.threads, self.settings.call_timeout_s)
-        self.workers[one.name] = worker
-        told = worker.ask(
-            "load", variant=one.as_job(), threads=self.threads, file=self.recordings.test[0]
+        runs = runs_of(contenders)
+        frame = common_rows(runs, rows_alike, sampling_rate)
+        frame = frame.iloc[choose_rows(len(frame), settings.test_rows, settings.seed)]
+        test = []
+        for place, audio in enumerate(frame["audio"]):
+            path = scratch / f"test-{place}.flac"
+            path.write_bytes(audio)
+            test.append(str(path))
+        rate_hz = sampling_rate(runs[0])
+        joined = np.concatenate([read_audio(audio, rate_hz) for audio in frame["audio"]])
+        timed, lengths_s = [], []
+        for seconds in dict.fromkeys(settings.lengths_s):
+            path = scratch / f"timed-{seconds:g}.wav"
+            wave = np.resize(joined, int(seconds * rate_hz))
+            soundfile.write(path, wave, rate_hz, subtype="PCM_16")
+            timed += [str(path)] * settings.calls
+            lengths_s += [seconds] * settings.calls
+        return Recordings(
+            test=test,
+            latency=timed,
+            accuracy=settings.accuracy is not False,
+            lengths_s=lengths_s,
+            references=frame["text"].tolist(),
         )
-        result = self.results[one.name]
-        result.load_s, result.first_call_ms = told["load_s"], told["first_call_ms"]
-        self.report(f"  {one.name}: loaded in {told['load_s']:.2f} s")
 
-    def visit(self, name: str) -> None:
-        """One round: every length of audio."""
-        for seconds, file in self.recordings.timed.items():
-            told = self.workers[name].ask("latency", file=file, calls=self.settings.calls)
-            self.results[name].latency.setdefault(seconds, []).append(told["samples_ms"])
+    def describe_rows(self, contenders: Sequence[Contender], rows: Recordings) -> dict[str, Any]:
+        """Where the recordings come from, and what they say."""
+        return {
+            "data": {**data_facts(contenders, rows), "latency_rows": len(set(rows.latency))},
+            "references": rows.references if rows.accuracy else [],
+        }
 
-    def finish(self, one: SpeechVariant) -> None:
-        """Peak memory, then the test recordings; random weights say nothing worth reading."""
-        worker, result = self.workers[one.name], self.results[one.name]
-        result.peak_memory_bytes = worker.ask("memory")["peak_memory_bytes"]
-        if one.group != BASE:
-            result.transcripts = worker.ask("transcribe", files=self.recordings.test)["transcripts"]
+    def describe_answers(self, answers: list[str]) -> dict[str, Any]:
+        """Transcripts."""
+        return {"transcripts": answers}
+
+    def making(self, variant: Variant, contenders: Sequence[Contender]) -> Making | None:
+        """A merged model, base-960h's size with random weights, int8 convolutions."""
+        if variant.group == BASE:
+            exported = next((one.artifact for one in contenders if one.artifact), None)
+            files = [*(exported.precisions if exported else ["fp32"]), CONV]
+            return Making("base", runs_of(contenders)[0].folder, {"files": files})
+        if variant.runtime == "merged":
+            return Making("merge", variant.source.run.folder)
+        if variant.file == CONV:
+            return Making("convolutions", variant.source.artifact.folder)
+        return None
+
+    def describe_prepared(self, variant: Variant, made: dict[str, Any] | None) -> Prepared:
+        """Sizes of what is loaded: a graph, or weights and, apart from them, an adapter."""
+        if variant.group == BASE:
+            exported = variant.file is not None
+            folder = made["folder"] / ("artifact" if exported else "model")
+            size = made["size_bytes"][variant.file if exported else "model"]
+            return Prepared(dataclasses.replace(variant, folder=folder), size, None, None, None)
+        run = variant.source.run
+        if made is not None:
+            variant = dataclasses.replace(variant, folder=made["folder"])
+            size = made["size_bytes"]
+        elif variant.file is not None:
+            from export.graph.files import model_bytes
+
+            size = model_bytes(variant.source.artifact.path(variant.file))
+        else:
+            size = run_bytes(run)
+        adapted = run is not None and run.method != "full"
+        return Prepared(
+            variant,
+            size_bytes=size,
+            adapter_bytes=weights_bytes(run.folder / "model") if adapted else None,
+            parameters=run.info["parameters"] if run else None,
+            training_time_s=round(run.info["training_time_s"], 2) if run else None,
+        )
+
+    def working_bytes(self, variant: Variant, settings: SpeechBenchSection) -> int:
+        """The first convolution's output for the longest audio, several times over."""
+        run = variant.source.run if variant.source else None
+        config = _read_config(run.folder / "model" / "config.json") if run else FIRST_LAYER
+        rate_hz = sampling_rate(run) if run else 16_000
+        frames = max(settings.lengths_s) * rate_hz / config["conv_stride"][0]
+        return int(BUFFERS * 4 * config["conv_dim"][0] * frames)
+
+    def write_pages(self, folder: Path, results: Results, where: str | None) -> Path:
+        """The report of speech recognition."""
+        from bench.report.pages.speech import write_pages
+
+        return write_pages(folder, results, where)
 
 
-def describe(variant: SpeechVariant, measured: Measured) -> dict[str, Any]:
-    """A variant's entry of results.json."""
-    return {
-        "name": variant.name,
-        "group": variant.group,
-        "runtime": variant.runtime,
-        "precision": variant.precision,
-        "description": variant.description,
-        "export_checks": variant.export_checks,
-        "size_bytes": variant.size_bytes,
-        "status": "failed" if measured.reason else "ok",
-        **vars(measured),
-    }
+def rows_alike(frame: pd.DataFrame) -> list[Any]:
+    """What makes two test splits the same: what is heard, and what it says."""
+    return [frame[name].tolist() for name in ("row", "text", "audio")]
+
+
+def sampling_rate(run: Run) -> int:
+    """Of what the model hears, in Hz."""
+    return run.info["sampling_rate_hz"]
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8")) if path.is_file() else FIRST_LAYER

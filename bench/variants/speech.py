@@ -1,23 +1,18 @@
-"""What is compared in speech: PyTorch and ONNX variants of runs, artifacts and the base size."""
+"""What is compared in speech: PyTorch, every file of the artifacts, on request the base size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from bench.results.speech_records import BASE
-from export.artifact.folder import MANIFEST, Artifact, open_artifact, write_draft
-from export.graph.files import model_bytes
-from finetune.core.errors import FolderError
-from finetune.core.files import sha256_file
+from bench.settings import SpeechBenchSection
+from bench.variants.contenders import Contender, Variant, variant_prefixes
 from finetune.core.provenance import cpu_has_bf16
 from finetune.recipes.methods import METHODS
-from finetune.run_folder import Run, open_run, read_rows
 
+BASE = "base"  # the group of base-960h's size with random weights
 CONV = "int8conv"
-CALIBRATION_ROWS = 16
+TORCH = {"pytorch": "PyTorch", "merged": "PyTorch, adapter merged"}
 RUNTIMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 PRECISIONS = {
     "fp32": "",
@@ -32,125 +27,84 @@ PRECISIONS = {
 }
 
 
-@dataclass(frozen=True)
-class SpeechVariant:
-    """One row of the report. ``folder`` is what is loaded: a run, model folder or artifact.
+def list_variants(
+    contenders: Sequence[Contender], settings: SpeechBenchSection
+) -> tuple[list[Variant], list[Variant]]:
+    """Every way to run the trained models, then what ``settings`` adds; nothing is optional.
 
-    ``file`` is the artifact's precision that is opened, a key of its manifest's files;
-    ``export_checks`` what that artifact's checks said, "passed" or "failed".
+    ``base_size`` adds base-960h's architecture in the files of the first artifact,
+    ``conv_ablation`` int8 convolutions wherever there is a graph in fp32.
     """
-
-    name: str
-    group: str
-    runtime: str
-    precision: str
-    folder: str
-    size_bytes: int
-    file: str | None = None
-    export_checks: str | None = None
-
-    @property
-    def description(self) -> str:
-        """What it is, in words."""
-        if self.runtime == "pytorch":
-            adapted = self.group in METHODS and METHODS[self.group].has_adapter
-            merged = ", adapter merged" if adapted else ""
-            half = ", under autocast to bfloat16" if self.precision == "bf16" else ""
-            return f"PyTorch{merged}{half}"
-        said = PRECISIONS.get(self.file) or PRECISIONS[self.precision]
-        return RUNTIMES[self.runtime] + said
-
-    def as_job(self) -> dict[str, Any]:
-        """The same in JSON's terms, for a worker."""
-        return asdict(self)
+    found: list[Variant] = []
+    exported = [one for one in contenders if one.artifact is not None]
+    for contender, prefix in zip(contenders, variant_prefixes(contenders), strict=True):
+        if contender.run is not None:
+            found += _trained(contender, prefix)
+        if contender.artifact is not None:
+            found += _exported(contender, prefix, contender.artifact.manifest["files"])
+    if settings.base_size:
+        files = exported[0].artifact.manifest["files"] if exported else {}
+        found += _base_size(files)
+    if settings.conv_ablation:
+        for contender, prefix in zip(contenders, variant_prefixes(contenders), strict=True):
+            if contender.artifact is not None and "fp32" in contender.artifact.precisions:
+                found.append(_file(contender, prefix, CONV, {}, group=None))
+        if settings.base_size:
+            found.append(_file(None, BASE, CONV, {}, group=BASE))
+    return found, []
 
 
-def open_speech_pair(folders: Sequence[Path]) -> tuple[Run, Artifact]:
-    """One run and the artifact made of it; raises FolderError where they are not that."""
-    artifacts = [open_artifact(one) for one in folders if (one / MANIFEST).is_file()]
-    runs = [open_run(one) for one in folders if not (one / MANIFEST).is_file()]
-    if len(runs) != 1 or len(artifacts) != 1:
-        raise FolderError(
-            "a speech benchmark takes one run and its artifact",
-            received=", ".join(map(str, folders)),
-            next_step="kotune bench runs/NAME artifacts/NAME",
-        )
-    told = artifacts[0].manifest["parent"]["run_sha256"]
-    if told != sha256_file(runs[0].folder / "run.json"):
-        raise FolderError(
-            "the artifact was not made of this run",
-            received=f"{runs[0].folder} and {artifacts[0].folder}",
-            next_step=f"kotune export {runs[0].folder}",
-        )
-    return runs[0], artifacts[0]
+def _trained(contender: Contender, prefix: str) -> list[Variant]:
+    """PyTorch as trained, and merged where there is an adapter; in bf16 what one would deploy."""
+    adapted = METHODS[contender.method].has_adapter
+    chosen = [("pytorch", "fp32"), *([("merged", "fp32")] if adapted else [])]
+    if cpu_has_bf16():
+        chosen.append(("merged" if adapted else "pytorch", "bf16"))
+    return [_torch(contender, prefix, *one, group=None) for one in chosen]
 
 
-def trained_variants(run: Run, artifact: Artifact) -> list[SpeechVariant]:
-    """Every way to run the trained model; PyTorch in fp32 comes first and is the baseline."""
-    weights = sum(path.stat().st_size for path in (run.folder / "model").glob("*.safetensors"))
-    return [
-        *_pytorch(run.method, str(run.folder), weights),
-        *_exported(run.method, artifact.folder, artifact.manifest["files"], artifact.status),
-    ]
-
-
-def base_variants(run: Run, artifact: Artifact, scratch: Path) -> list[SpeechVariant]:
-    """base-960h's architecture with random weights in the artifact's precisions, in ``scratch``.
-
-    The run's validation recordings calibrate what is to be calibrated.
-    """
-    from bench.variants.speech_base import make_base_model
-
-    audio = read_rows(run, "validation")["audio"].tolist()[:CALIBRATION_ROWS]
-    model, folder, files = make_base_model(scratch, artifact.precisions, audio)
-    weights = (model / "model.safetensors").stat().st_size
-    return [*_pytorch(BASE, str(model), weights), *_exported(BASE, folder, files)]
-
-
-def conv_variants(variants: Sequence[SpeechVariant], scratch: Path) -> list[SpeechVariant]:
-    """Each group's fp32 graph with convolutions in dynamic int8 as well: the ablation."""
-    import json
-    import shutil
-
-    from bench.variants.speech_base import quantize_convolutions
-
-    made = []
-    for one in variants:
-        if (one.runtime, one.precision) != ("onnx", "fp32"):
-            continue
-        source, target = Path(one.folder), scratch / f"{one.group}-{CONV}"
-        manifest = json.loads((source / MANIFEST).read_text("utf-8"))
-        shutil.copytree(source, target)
-        file = "onnx/model_int8conv.onnx"
-        quantize_convolutions(source / manifest["files"]["fp32"]["path"], target / file)
-        manifest["files"][CONV] = {"path": file}
-        write_draft(target, {key: manifest[key] for key in manifest if key != "schema"})
-        made.append(
-            SpeechVariant(
-                f"{one.group}-onnx-{CONV}", one.group, "onnx", CONV, str(target),
-                model_bytes(target / file), CONV, one.export_checks,
-            )
-        )  # fmt: skip
-    return made
-
-
-def _exported(
-    group: str, folder: Path, files: dict[str, Any], checks: str | None = None
-) -> list[SpeechVariant]:
-    """A variant of every file: ``<group>-<runtime>-<precision>``."""
-    found = []
-    for file, entry in files.items():
-        runtime = entry.get("runtime", "onnx")
-        precision, size = file.removeprefix("openvino-"), model_bytes(folder / entry["path"])
-        name = f"{group}-{runtime}-{precision}"
-        place = str(folder)
-        found.append(SpeechVariant(name, group, runtime, precision, place, size, file, checks))
-    return found
-
-
-def _pytorch(group: str, folder: str, weights: int) -> list[SpeechVariant]:
+def _base_size(files: dict[str, Any]) -> list[Variant]:
     precisions = ["fp32", *(["bf16"] if cpu_has_bf16() else [])]
-    return [
-        SpeechVariant(f"{group}-pytorch-{one}", group, "pytorch", one, folder, weights)
-        for one in precisions
-    ]
+    torch = [_torch(None, BASE, "pytorch", one, group=BASE) for one in precisions]
+    return [*torch, *(_file(None, BASE, key, entry, group=BASE) for key, entry in files.items())]
+
+
+def _exported(contender: Contender, prefix: str, files: dict[str, Any]) -> list[Variant]:
+    """A variant of every file: ``<method>-<runtime>-<precision>``."""
+    return [_file(contender, prefix, key, entry, group=None) for key, entry in files.items()]
+
+
+def _torch(
+    contender: Contender | None, prefix: str, runtime: str, precision: str, *, group: str | None
+) -> Variant:
+    half = ", under autocast to bfloat16" if precision == "bf16" else ""
+    return Variant(
+        name=f"{prefix}-{runtime}-{precision}",
+        method=contender.method if contender else "full",
+        runtime=runtime,
+        precision=precision,
+        folder=contender.run.folder if contender and runtime == "pytorch" else None,
+        source=contender,
+        description=TORCH[runtime] + half,
+        group=group,
+    )
+
+
+def _file(
+    contender: Contender | None, prefix: str, key: str, entry: dict[str, Any], *, group: str | None
+) -> Variant:
+    runtime, precision = entry.get("runtime", "onnx"), key.removeprefix("openvino-")
+    said = PRECISIONS.get(key) or PRECISIONS.get(precision, f", {precision}")
+    failed = contender is not None and contender.artifact.status == "failed"
+    made = contender is None or key == CONV
+    return Variant(
+        name=f"{prefix}-{runtime}-{precision}",
+        method=contender.method if contender else "full",
+        runtime=runtime,
+        precision=precision,
+        folder=None if made else contender.artifact.folder,
+        source=contender,
+        description=RUNTIMES[runtime] + said + ("; its export checks FAILED" if failed else ""),
+        group=group,
+        file=key,
+    )

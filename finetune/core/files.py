@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ def write_json(path: Path, schema: str, content: dict[str, Any]) -> None:
     write_text(path, text + "\n")
 
 
-def read_json(path: Path, schema: str) -> dict[str, Any]:
-    """The content of a JSON file of this ``schema``; raises FolderError otherwise."""
+def read_json(path: Path, schema: str | Sequence[str]) -> dict[str, Any]:
+    """The content of a JSON file of this ``schema``, or one of these; FolderError otherwise."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as fault:
@@ -43,8 +43,11 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     except (OSError, ValueError) as fault:
         raise FolderError(f"{path} is not readable JSON", received=fault) from fault
     found = content.get("schema") if isinstance(content, dict) else None
-    if found != schema:
-        raise FolderError(f"{path} is of another kind or version", received=found, allowed=schema)
+    known = (schema,) if isinstance(schema, str) else tuple(schema)
+    if found not in known:
+        raise FolderError(
+            f"{path} is of another kind or version", received=found, allowed=", ".join(known)
+        )
     return content
 
 

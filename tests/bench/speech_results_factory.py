@@ -1,10 +1,17 @@
-"""results.json of speech benchmarks, drawn at random but always alike, in the benchmark's shape."""
+"""results.json of speech benchmarks, drawn at random but always alike.
+
+``make_speech_results`` as the version before wrote them (kotune.speech-results/1),
+``make_results_today`` as they are now: fresh processes, the baseline twice, the machine's load.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+from bench.results.older import READERS
+from bench.results.records import SCHEMA, Results
 
 WORDS = ["ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE", "ZERO"]
 VARIANTS = {  # runtime, precision: milliseconds a second of audio, share of wrong recordings, MB
@@ -52,7 +59,11 @@ def make_speech_results(
             "git": {"commit": "0123456789abcdef", "dirty": False},
         },
         "settings": {"lengths_s": LENGTHS, "threads": 2, "rounds": 5, "calls": 3},
-        "run": {"name": "wav2vec2-fsdd", "method": "full", "parameters": {"total": 1_000_000}},
+        "run": {
+            "name": "wav2vec2-fsdd",
+            "method": "full",
+            "parameters": {"total": 1_000_000, "trainable": 1_000_000},
+        },
         "baselines": {group: f"{group}-pytorch-fp32" for group in groups},
         "references": references,
         "variants": variants,
@@ -60,6 +71,37 @@ def make_speech_results(
         "curves": {"wav2vec2-fsdd": curve},
         "ladders": {"wav2vec2-fsdd": [{**ladder, "largest_logit_difference": 0.3}]},
     }
+
+
+def read_older(content: dict[str, Any]) -> Results:
+    """A file of the version before in today's records."""
+    return READERS[content["schema"]](content)
+
+
+def make_results_today(
+    *, processes: int = 3, slower: float = 1.0, **changes: Any
+) -> dict[str, Any]:
+    """The same in today's shape; every call of all but the baseline is ``slower`` times as long."""
+    content = read_older(make_speech_results(**changes)).model_dump(mode="json")
+    base = content["variants"][0]
+    for one in content["variants"]:
+        factor = 1.0 if one is base else slower
+        one["latency"] = [
+            {**entry, "process": process, "samples_ms": [factor * s for s in entry["samples_ms"]]}
+            for entry in one["latency"]
+            for process in [entry["round"] % processes]
+        ]
+    again = {**base, "name": f"{base['name']}-again", "transcripts": []}
+    again["latency"] = [
+        {**entry, "samples_ms": [1.01 * sample for sample in entry["samples_ms"]]}
+        for entry in base["latency"]
+    ]
+    content["variants"].insert(1, again)
+    content["settings"] |= {"processes": processes, "rounds": 2, "turn_calls": 3, "seed": 0}
+    content["settings"]["target_half_width"] = 0.05
+    content["data"] = {"description": "fsdd", "fingerprint": "ab", "test_rows": 60}
+    content["load"] = [{"process": 0, "round": 0, "foreign_cores": 0.7}]
+    return {"schema": SCHEMA, **content}
 
 
 def _variant(

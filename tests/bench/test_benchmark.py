@@ -89,7 +89,7 @@ def test_predictions_are_those_of_the_same_rows(
 
 
 def test_the_file_says_where_it_comes_from(results: dict[str, Any]) -> None:
-    assert results["schema"] == "kotune.results/1"
+    assert (results["schema"], results["task"]) == ("kotune.results/2", "text-classification")
     assert results["environment"]["packages"]["torch"]
     assert results["settings"]["threads"] == 1
     assert results["settings"]["memory_blocks"] is None

@@ -19,15 +19,16 @@ from bench.engines.prepare import Prepared
 from bench.report.selection import select_variant
 from bench.report.summary import Summary, summarise
 from bench.report.tables.csv_table import render_csv
+from bench.report.tables.grids import seeds_grid
 from bench.report.tables.latex import render_latex
-from bench.report.tables.scenario_grids import seeds_grid
 from bench.report.verdict import reach_verdict
 from bench.results.records import Results
 from bench.rounds.checkpoint import Measurement
 from bench.rounds.compose import describe_variant
 from bench.statistics.decisions import judge_all
 from bench.statistics.seeds import compare_seeds, t_test
-from bench.variants.text import Contender, Variant
+from bench.tasks.text import TextTask
+from bench.variants.contenders import Contender, Variant
 from finetune.recipes.text import FinetuneRecipe
 from finetune.run_folder import Run
 
@@ -112,7 +113,7 @@ def test_recipes_that_differ_only_in_seed_and_name_are_one() -> None:
         recipe = FinetuneRecipe.model_validate(content)
         run = Run(Path("runs/a"), "a", "lora", {}, ("부정", "긍정"), 32, recipe, {})
         variant = Variant("a", "lora", "onnx", "fp32", None, Contender(run, None), "")
-        return describe_variant(Prepared(variant, 1, None, None, None), Measurement())
+        return describe_variant(TextTask(), Prepared(variant, 1, None, None, None), Measurement())
 
     first = described(seed=1, name="one")
     other = described(seed=2, name="two", output="elsewhere/{name}")

@@ -13,21 +13,18 @@ from markupsafe import Markup, escape
 
 from bench.report import text
 from bench.report.figures import picture_axis
-from bench.report.load import is_disturbed
-from bench.report.notes import method_notes
+from bench.report.notes import is_disturbed, method_notes
 from bench.report.pictures.key import MOST_NAMES_NARROW
 from bench.report.pictures.plots import PLOTS, draw
 from bench.report.pictures.svg import Plot, colour_of
-from bench.report.row import Row
+from bench.report.rows import Row
 from bench.report.selection import Selection
 from bench.report.summary import Summary
 from bench.report.tables import facts
 from bench.report.tables.columns import Cell, Column, Table, build_table
-from bench.report.tables.grids import ladder_grids, training_grid
-from bench.report.tables.scenario_grids import seeds_grid, server_grid
+from bench.report.tables.grids import ladder_grids, seeds_grid, server_grid, training_grid
 from bench.report.verdict import Verdict
 from bench.results.records import Results
-from bench.results.speech_records import SpeechResults
 
 WIDTHS = {"wide": 1200.0, "medium": 720.0, "narrow": 358.0}  # px; report.css picks one
 
@@ -104,7 +101,7 @@ def _content(summary: Summary, verdict: Verdict, selection: Selection | None) ->
     }
 
 
-def masthead(results: Results | SpeechResults, counts: str) -> dict[str, Any]:
+def masthead(results: Results, counts: str) -> dict[str, Any]:
     """Name, note and where the figures come from; ``counts`` says how much was measured."""
     found = facts.commit(results)
     commit = f"commit {found[0]}" if found else ""
@@ -116,7 +113,7 @@ def masthead(results: Results | SpeechResults, counts: str) -> dict[str, Any]:
     }
 
 
-def dirty_flags(results: Results | SpeechResults) -> list[str]:
+def dirty_flags(results: Results) -> list[str]:
     """What a reader must know of the code before any figure."""
     found = facts.commit(results)
     return ["uncommitted changes"] if found is not None and found[1] else []

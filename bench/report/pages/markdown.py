@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bench.report.notes import method_notes
-from bench.report.row import Row
+from bench.report.rows import Row
 from bench.report.selection import Selection
 from bench.report.summary import Summary
 from bench.report.tables import facts
 from bench.report.tables.columns import Cell, Table, build_table
-from bench.report.tables.grids import Grid, ladder_grids, training_grid
-from bench.report.tables.scenario_grids import seeds_grid, server_grid
+from bench.report.tables.grids import Grid, ladder_grids, seeds_grid, server_grid, training_grid
 from bench.report.verdict import Verdict
 from bench.results.records import Results
-from bench.results.speech_records import SpeechResults
 
 MARKS = {"better": " ▲", "worse": " ▼", "tie": " ≈", "": ""}
 
@@ -33,7 +31,7 @@ def render_markdown(
         f"# {escape(results.name)}{note}",
         f"**{escape(verdict.headline)}**",
         "\n".join(f"- {escape(sentence)}" for sentence in verdict.details),
-        *_selection(selection),
+        *selection_blocks(selection),
         *(f"![{spoken(name)}](plots/{name}.svg)" for name in pictures[:1]),
         "## All variants",
         *_tables(table),
@@ -136,7 +134,7 @@ def _section(title: str, grid: Grid | None, first: str) -> list[str]:
     return [f"## {escape(heading)}", grid_table(grid, first), remarks]
 
 
-def _selection(selection: Selection | None) -> list[str]:
+def selection_blocks(selection: Selection | None) -> list[str]:
     """Which variant satisfies the conditions, and why the others do not."""
     if selection is None:
         return []
@@ -171,7 +169,7 @@ def spoken(name: str) -> str:
     return name.replace("_", " ")
 
 
-def environment_pairs(results: Results | SpeechResults) -> facts.Pairs:
+def environment_pairs(results: Results) -> facts.Pairs:
     """Hardware, system, code and packages, for ``facts_table``."""
     packages = facts.flatten(results.environment.get("packages") or {})
     told = ", ".join(f"{name} {version}" for name, version in packages)

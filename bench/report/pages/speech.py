@@ -1,13 +1,13 @@
-"""A speech report from its results.json: the same file in, the same bytes out."""
+"""The report of speech recognition: page, Markdown, CSV and pictures."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.report import text
+from bench.report.notes import is_disturbed, measurement_notes
 from bench.report.pages.html import dirty_flags, masthead, place_picture, render_page
 from bench.report.pages.markdown import (
     environment_pairs,
@@ -16,73 +16,69 @@ from bench.report.pages.markdown import (
     fence,
     grid_table,
     more_pictures,
+    selection_blocks,
     spoken,
 )
-from bench.report.pictures.plots import FILE_WIDTH, standalone_svg
-from bench.report.pictures.speech_plots import PLOTS
+from bench.report.pictures.plots import FILE_WIDTH, speech_plots, standalone_svg
 from bench.report.pictures.svg import colour_of
-from bench.report.speech_summary import SpeechRow, SpeechSummary, summarise_speech
-from bench.report.speech_verdict import failed_exports, headline
+from bench.report.rows import Row
+from bench.report.selection import Selection, select_variant
+from bench.report.summary import Summary, summarise
 from bench.report.tables import facts
 from bench.report.tables.csv_table import write_records
-from bench.report.tables.grids import Grid, ladder_grids, training_grid
+from bench.report.tables.grids import Grid, ladder_grids, seeds_grid, training_grid
 from bench.report.tables.speech_grids import errors_grid, latency_grid, speed_grid
-from bench.results.speech_records import BASE, SCHEMA, read_speech_results
+from bench.report.verdict import Verdict, reach_verdict
+from bench.results.records import Results, Variant
+from bench.statistics.latency import PROCESSES_FROM
 from finetune.core.files import write_text
 
 
-def is_speech_report(folder: Path) -> bool:
-    """Whether the folder's results.json is of a speech benchmark."""
-    path = Path(folder) / "results.json"
-    if not path.is_file():
-        return False
-    try:
-        return json.loads(path.read_text("utf-8")).get("schema") == SCHEMA
-    except (ValueError, AttributeError):
-        return False
-
-
-def write_speech_report(folder: Path) -> Path:
+def write_pages(folder: Path, results: Results, where: str | None) -> Path:
     """Write report.html, report.md, results.csv and plots/*.svg; the path of report.html.
 
-    Raises FolderError where results.json is missing, of another schema, or does not hold
-    together.
+    ``where`` asks for the best variant under conditions. Each file is written by rename.
     """
-    folder = Path(folder)
-    summary = summarise_speech(read_speech_results(folder))
-    pictures = {name: plot for name, draw in PLOTS.items() if (plot := draw(summary, FILE_WIDTH))}
+    summary = summarise(results)
+    verdict = reach_verdict(summary)
+    selection = select_variant(summary, where) if where else None
+    drawn = {name: draw(summary, FILE_WIDTH) for name, draw in speech_plots(summary).items()}
+    pictures = {name: plot for name, plot in drawn.items() if plot}
     for name, plot in pictures.items():
         write_text(folder / "plots" / f"{name}.svg", standalone_svg(plot))
     write_text(folder / "results.csv", write_records([dict(_figures(row)) for row in summary.rows]))
-    write_text(folder / "report.md", _markdown(summary, list(pictures)))
-    write_text(folder / "report.html", _html(summary))
+    write_text(folder / "report.md", _markdown(summary, verdict, selection, list(pictures)))
+    write_text(folder / "report.html", _html(summary, verdict, selection))
     return folder / "report.html"
 
 
-def _html(summary: SpeechSummary) -> str:
+def _html(summary: Summary, verdict: Verdict, selection: Selection | None) -> str:
     results = summary.results
     pictures = {
         name: place_picture(lambda width, draw=draw: draw(summary, width))
-        for name, draw in PLOTS.items()
+        for name, draw in speech_plots(summary).items()
     }
-    counts = text.plural(len(results.references), "test recording")
+    disturbed = ["the machine had other work"] if is_disturbed(results) else []
     content = {
-        **masthead(results, f"{text.plural(len(summary.rows), 'variant')}, {counts}"),
-        "flags": dirty_flags(results),
-        "headline": headline(summary),
-        "warning": failed_exports(summary),
+        **masthead(results, _counts(summary)),
+        "flags": [*dirty_flags(results), *disturbed],
+        "headline": verdict.headline,
+        "details": verdict.details,
+        "selection": selection,
         "introduction": _introduction(summary),
         **{name: pictures[name] for name in ("trade_off", "footprints", "curves")},
         "runtimes": {row.runtime: colour_of(row.runtime) for row in summary.trained},
-        "errors": errors_grid(summary),
+        "errors": errors_grid(summary) if results.references else None,
+        "units": _units(summary),
         "groups": [
             {
                 "speed": speed_grid(summary, group),
                 "latency": latency_grid(summary, group),
-                "picture": pictures["lengths_base" if group == BASE else "lengths"],
+                "picture": pictures["lengths" if group is None else f"lengths_{group}"],
             }
             for group in summary.groups
         ],
+        "seeds": seeds_grid(summary),
         "training": training_grid(results),
         "ladders": ladder_grids(results),
         "environment": facts.environment_facts(results),
@@ -90,23 +86,35 @@ def _html(summary: SpeechSummary) -> str:
         "notes": _notes(summary),
         "commands": results.commands,
     }
-    colours = {row.name: colour_of(row.runtime) for row in summary.rows}
+    colours = {row.name: colour_of(row.runtime) for row in (*summary.rows, *summary.merged_rows)}
     return render_page("speech.html", colours, content)
 
 
-def _markdown(summary: SpeechSummary, pictures: Sequence[str]) -> str:
+def _counts(summary: Summary) -> str:
+    variants = text.plural(len(summary.rows), "variant")
+    if not summary.test_rows:
+        return variants
+    return f"{variants}, {text.plural(summary.test_rows, 'test recording')}"
+
+
+def _markdown(
+    summary: Summary, verdict: Verdict, selection: Selection | None, pictures: Sequence[str]
+) -> str:
     results = summary.results
-    training = training_grid(results)
+    training, seeds = training_grid(results), seeds_grid(summary)
     blocks = [
         f"# {escape(results.name)}",
-        f"**{escape(headline(summary))}**",
-        escape(failed_exports(summary)),
+        f"**{escape(verdict.headline)}**",
+        *map(escape, verdict.details),
+        *selection_blocks(selection),
         escape(_introduction(summary)),
         *(f"![{spoken(name)}](plots/{name}.svg)" for name in pictures[:1]),
-        *_section(errors_grid(summary)),
+        *(_section(errors_grid(summary)) if results.references else []),
     ]
     for group in summary.groups:
         blocks += [*_section(speed_grid(summary, group)), *_section(latency_grid(summary, group))]
+    if seeds:
+        blocks += _section(seeds)
     if training:
         blocks += ["## Training", grid_table(training, "run")]
     for ladder in ladder_grids(results):
@@ -128,28 +136,56 @@ def _section(grid: Grid) -> list[str]:
     return [f"## {escape(grid.name)}", grid_table(grid, "variant"), "\n".join(remarks)]
 
 
-def _introduction(summary: SpeechSummary) -> str:
-    run, settings = summary.results.run, summary.results.settings
-    return (
-        f"{run['name']} ({run['method']}, {run['parameters']['total']:,} parameters) with "
-        f"{text.plural(settings['threads'], 'thread')}, each variant in a process of its own, "
-        f"{text.plural(settings['rounds'], 'round')} of {text.plural(settings['calls'], 'call')}."
-    )
+def _introduction(summary: Summary) -> str:
+    settings = summary.results.settings
+    told = [
+        f"{run} ({one.method}, {one.parameters.total:,} parameters)"
+        for run, one in _runs(summary).items()
+    ]
+    calls = text.plural(settings["calls"], "call")
+    rounds = text.plural(settings["rounds"], "round")
+    parts = [
+        f"{text.listed(told)} with {text.plural(settings['threads'], 'thread')}",
+        "each variant in a process of its own",
+    ]
+    if settings.get("processes"):
+        parts[1] = f"each variant in {text.plural(settings['processes'], 'fresh process', 'es')}"
+        calls += " at every length"
+    return f"{', '.join(parts)}, {rounds} of {calls}."
 
 
-def _notes(summary: SpeechSummary) -> list[str]:
+def _runs(summary: Summary) -> dict[str, Variant]:
+    """A variant of each run that was measured."""
+    found: dict[str, Variant] = {}
+    for one in summary.results.variants:
+        if one.run is not None and one.parameters is not None:
+            found.setdefault(one.run, one)
+    return found
+
+
+def _notes(summary: Summary) -> list[str]:
     return [
         *(f"`{row.name}`: {row.description}." for row in summary.rows),
+        *(measurement_notes(summary) if summary.results.settings.get("processes") else []),
         "Latency is from a file's path to its text, one file at a time; the real-time factor "
         "(RTF) is the median over the length of the audio, less is faster.",
-        "Intervals are 95 %, by bootstrap over recordings (error rates) and rounds (speed). "
-        "▲ better, ▼ worse, ≈ no difference shown: the interval holds none.",
+        "Intervals are 95 %, by bootstrap over recordings (error rates) and "
+        f"{_units(summary)} (speed). ▲ better, ▼ worse, ≈ no difference shown: the interval "
+        "holds none.",
     ]
 
 
-def _figures(row: SpeechRow) -> Iterator[tuple[str, Any]]:
+def _units(summary: Summary) -> str:
+    """What the intervals of speed resample (``bench/statistics/latency.py``)."""
+    seen = {part.process for one in summary.results.variants for part in one.latency}
+    return "processes" if len(seen) >= PROCESSES_FROM else "rounds"
+
+
+def _figures(row: Row) -> Iterator[tuple[str, Any]]:
     """Column name and value of everything that the row has; shares as shares."""
-    for name in ("name", "group", "runtime", "precision", "description"):
+    yield "name", row.name
+    yield "group", row.group or row.method
+    for name in ("runtime", "precision", "description"):
         yield name, getattr(row, name)
     yield "failed", int(row.failed)
     yield "export_failed", int(row.export_failed)
@@ -157,16 +193,20 @@ def _figures(row: SpeechRow) -> Iterator[tuple[str, Any]]:
         if (value := getattr(row, name)) is not None:
             yield name, value
     estimates = {"wer": row.wer, "cer": row.cer}
-    for length in row.latency:
-        estimates[f"rtf_{length}s"] = row.rtf[length]
-        estimates[f"speedup_{length}s"] = row.speedup.get(length)
+    for length, one in row.lengths.items():
+        estimates[f"rtf_{length}s"] = one.rtf
+        estimates[f"speedup_{length}s"] = one.speedup
         for name in ("p50_ms", "p90_ms", "p95_ms", "p99_ms"):
-            yield f"{name}_{length}s", getattr(row.latency[length], name)
-    if row.gap is not None:
-        yield "wer_difference", row.gap.difference
-        yield from zip(("wer_difference_low", "wer_difference_high"), row.gap.interval, strict=True)
-        yield "changed_transcripts", row.gap.changed
-        yield "wer_finding", row.finding
+            yield f"{name}_{length}s", getattr(one.latency, name)
+        if one.noise_floor is not None:
+            yield f"noise_floor_{length}s", one.noise_floor
+    if row.errors is not None:
+        difference = row.errors.difference
+        yield "wer_difference", difference.value
+        yield "wer_difference_low", difference.low
+        yield "wer_difference_high", difference.high
+        yield "changed_transcripts", row.errors.changed
+        yield "wer_finding", row.errors.finding
     for name, found in estimates.items():
         if found is None:
             continue

@@ -16,7 +16,7 @@ from bench.report.pictures.svg import (
     titled,
     write,
 )
-from bench.report.row import Row
+from bench.report.rows import Row
 
 PITCH = 26.0
 THICK = 10.0

@@ -19,7 +19,7 @@ from bench.report.pictures.svg import (
     titled,
     write,
 )
-from bench.report.row import Row
+from bench.report.rows import Row
 from bench.report.summary import Summary
 
 STEPS = 160  # points of a drawn distribution

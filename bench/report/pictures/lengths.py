@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.instruments.grid import cell_median_ms
 from bench.report import text
 from bench.report.pictures.labels import spread
 from bench.report.pictures.svg import (
@@ -22,6 +21,7 @@ from bench.report.pictures.svg import (
     write,
 )
 from bench.report.summary import Summary
+from bench.statistics.latency import cell_median_ms
 
 HEIGHT = 300.0
 GAP = 30.0

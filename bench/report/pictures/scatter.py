@@ -32,7 +32,7 @@ from bench.report.pictures.svg import (
     titled,
     write,
 )
-from bench.report.row import Row
+from bench.report.rows import Row
 from bench.report.summary import Summary
 from bench.statistics.decisions import Estimate
 

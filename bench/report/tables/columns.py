@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.report import text
-from bench.report.row import Row
+from bench.report.rows import Row
 from bench.report.summary import Summary
 from bench.statistics.decisions import Estimate
 

@@ -8,12 +8,12 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 
-from bench.report.row import Row
+from bench.report.rows import Row
 from bench.report.summary import Summary
 from bench.statistics.decisions import AccuracyComparison, Estimate
 from bench.statistics.latency import LatencySummary
 
-SKIPPED = {"latency_samples", "seeds", "seed_accuracies"}
+SKIPPED = {"latency_samples", "seeds", "seed_accuracies", "seed_wers", "lengths"}
 
 
 def render_csv(summary: Summary) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 from bench.report import text
 from bench.results.records import Results
-from bench.results.speech_records import SpeechResults
 
 Pairs = list[tuple[str, str]]
 LISTED = 6  # items of a list of records that are shown
@@ -81,7 +80,7 @@ def data_facts(results: Results) -> Pairs:
     ]
 
 
-def machine(results: Results | SpeechResults) -> str:
+def machine(results: Results) -> str:
     """The hardware in a few words; empty where it was not recorded."""
     hardware = results.environment.get("hardware") or {}
     parts = [hardware.get("cpu"), *(hardware.get("gpus") or [])]
@@ -90,13 +89,13 @@ def machine(results: Results | SpeechResults) -> str:
     return ", ".join(str(part) for part in parts if part)
 
 
-def commit(results: Results | SpeechResults) -> tuple[str, bool] | None:
+def commit(results: Results) -> tuple[str, bool] | None:
     """Short commit and whether the tree had changes."""
     git = results.environment.get("git")
     return (str(git["commit"])[:10], bool(git.get("dirty"))) if git and git.get("commit") else None
 
 
-def environment_facts(results: Results | SpeechResults) -> Pairs:
+def environment_facts(results: Results) -> Pairs:
     """Hardware, system, code and command; the packages are apart."""
     record = dict(results.environment)
     hardware, found = record.pop("hardware", None) or {}, commit(results)
@@ -107,7 +106,7 @@ def environment_facts(results: Results | SpeechResults) -> Pairs:
     return [*flatten(hardware), *flatten(record), ("measured", when(results))]
 
 
-def when(results: Results | SpeechResults) -> str:
+def when(results: Results) -> str:
     """The time of measuring to the minute: 2025-06-01 09:30 UTC."""
     stamp = results.created.replace("T", " ")
     utc = stamp.endswith(("+00:00", "Z"))

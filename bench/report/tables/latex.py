@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from bench.report import text
-from bench.report.row import Row
+from bench.report.rows import Row
 from bench.report.summary import Summary
-from bench.report.tables.scenario_grids import seeds_grid
+from bench.report.tables.grids import seeds_grid
 from bench.statistics.decisions import Estimate
 
 SPECIAL = str.maketrans(

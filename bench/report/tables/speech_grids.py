@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench.report import text
-from bench.report.speech_summary import SpeechRow, SpeechSummary
+from bench.report.rows import Row
+from bench.report.summary import Summary
 from bench.report.tables.grids import Grid
-from bench.results.speech_records import BASE
 from bench.statistics.decisions import Estimate
 
 NOTHING = "–"
@@ -15,12 +15,15 @@ MARKS = {"better": " ▲", "worse": " ▼", "tie": " ≈"}
 PERCENTILES = ("p50_ms", "p90_ms", "p95_ms", "p99_ms")
 
 
-def group_words(group: str) -> str:
+def group_words(summary: Summary, group: str | None) -> str:
     """A group as a reader knows it."""
-    return "random weights, base-960h's architecture" if group == BASE else "the trained model"
+    if group is not None:
+        return "random weights, base-960h's architecture"
+    runs = {one.run for one in summary.results.variants if one.group is None}
+    return "the trained model" if len(runs) == 1 else "the trained models"
 
 
-def errors_grid(summary: SpeechSummary) -> Grid:
+def errors_grid(summary: Summary) -> Grid:
     """WER and CER of the trained model's variants, and what they differ from the baseline's."""
     headings = ("WER, %", "CER, %", "WER against baseline, points", "changed transcripts")
     rows = [
@@ -35,9 +38,9 @@ def errors_grid(summary: SpeechSummary) -> Grid:
     )
 
 
-def speed_grid(summary: SpeechSummary, group: str) -> Grid:
+def speed_grid(summary: Summary, group: str | None) -> Grid:
     """Size, memory, start and speed against the group's baseline at every length."""
-    baseline = summary.baseline_of(group)
+    baseline = next(row for row in summary.of_group(group) if row.is_baseline)
     headings = (
         "size, MB",
         "of baseline",
@@ -48,10 +51,10 @@ def speed_grid(summary: SpeechSummary, group: str) -> Grid:
     rows = [
         (
             row.title,
-            text.megabytes(row.size_bytes),
-            f"{row.size_bytes / baseline.size_bytes:.2f}x",
-            NOTHING if row.peak_memory_bytes is None else text.megabytes(row.peak_memory_bytes),
-            NOTHING if row.load_s is None else f"{row.load_s:.2f}",
+            _figure(row.size_bytes, text.megabytes),
+            _share_of(row.size_bytes, baseline.size_bytes),
+            _figure(row.peak_memory_bytes, text.megabytes),
+            _figure(row.load_s, lambda seconds: f"{seconds:.2f}"),
             *(_speed(row, length) for length in summary.lengths),
         )
         if not row.failed
@@ -60,7 +63,7 @@ def speed_grid(summary: SpeechSummary, group: str) -> Grid:
     ]
     failures = [row for row in summary.of_group(group) if row.failed]
     return _grid(
-        f"Size, memory and speed against {baseline.name}: {group_words(group)}",
+        f"Size, memory and speed against {baseline.name}: {group_words(summary, group)}",
         headings,
         rows,
         failed={row.title for row in failures},
@@ -68,20 +71,20 @@ def speed_grid(summary: SpeechSummary, group: str) -> Grid:
     )
 
 
-def latency_grid(summary: SpeechSummary, group: str) -> Grid:
+def latency_grid(summary: Summary, group: str | None) -> Grid:
     """Percentiles and real-time factor, a row for each variant and length."""
     headings = ("audio, s", "p50, ms", "p90, ms", "p95, ms", "p99, ms", "RTF")
     rows = [
         (
             row.title,
             length,
-            *(text.milliseconds(getattr(found, name)) for name in PERCENTILES),
-            _interval(row.rtf[length], text.significant),
+            *(text.milliseconds(getattr(found.latency, name)) for name in PERCENTILES),
+            _interval(found.rtf, text.significant),
         )
         for row in summary.of_group(group)
-        for length, found in row.latency.items()
+        for length, found in row.lengths.items()
     ]
-    return _grid(f"Latency and real-time factor: {group_words(group)}", headings, rows)
+    return _grid(f"Latency and real-time factor: {group_words(summary, group)}", headings, rows)
 
 
 def _grid(
@@ -96,23 +99,34 @@ def _grid(
     return Grid(name, tuple(headings), tuple(rows), marks, tuple(remarks))
 
 
-def _gap(row: SpeechRow) -> tuple[str, str]:
-    if row.gap is None:
+def _gap(row: Row) -> tuple[str, str]:
+    if row.errors is None:
         return NOTHING, NOTHING
-    ends = text.span(*(text.points(end) for end in row.gap.interval))
-    mark = MARKS[row.finding]
-    return f"{text.points(row.gap.difference)}{mark} ({ends})", str(row.gap.changed)
+    found, mark = row.errors.difference, MARKS[row.errors.finding]
+    changed = NOTHING if row.errors.changed is None else str(row.errors.changed)
+    if found.low is None or found.high is None:
+        return f"{text.points(found.value)}{mark}", changed
+    ends = text.span(text.points(found.low), text.points(found.high))
+    return f"{text.points(found.value)}{mark} ({ends})", changed
 
 
-def _speed(row: SpeechRow, length: str) -> str:
+def _speed(row: Row, length: str) -> str:
     """How many times as fast as the baseline, with its interval."""
     if row.is_baseline:
         return "1x"
-    found = row.speedup.get(length)
-    if found is None:
+    found = row.lengths.get(length)
+    if found is None or found.speedup is None:
         return NOTHING
-    tie = MARKS["tie"] if row.speed_finding(length) == "tie" else ""
-    return _interval(found, text.times, f"x{tie}")
+    tie = MARKS["tie"] if found.speed_finding == "tie" else ""
+    return _interval(found.speedup, text.times, f"x{tie}")
+
+
+def _figure(value: float | None, written: Callable[[float], str]) -> str:
+    return NOTHING if value is None else written(value)
+
+
+def _share_of(value: float | None, whole: float | None) -> str:
+    return f"{value / whole:.2f}x" if value and whole else NOTHING
 
 
 def _percent(share: Estimate) -> str:

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from report_folder import write_results
 from results_factory import make_results
+from speech_results_factory import make_results_today, make_speech_results, read_older
 from typer.testing import CliRunner
 
+from bench.comparing.command import comparison_lines
 from bench.comparing.compare import Comparison, compare_results, unpaired_difference
 from bench.results.records import Results
 from bench.statistics.decisions import Estimate
 from bench.statistics.latency import ratio_of_ratios
-from finetune.core.errors import GateError
+from finetune.core.errors import FolderError, GateError
 from finetune.metrics.classification import paired_difference
 from kotune import app
 
@@ -187,3 +189,43 @@ def test_the_command_prints_json_and_the_gate_fails(old: dict[str, Any], tmp_pat
     assert isinstance(gated.exception, GateError)
     assert runner.invoke(app, [*arguments, "--gate", "--tolerance", "50"]).exit_code == 0
     assert runner.invoke(app, ["compare", str(one), str(one), "--gate"]).exit_code == 0
+
+
+def test_speech_is_compared_by_error_rate_and_at_every_length() -> None:
+    old = make_results_today(failed=False, base=False)
+    new = make_results_today(failed=False, base=False, slower=1.5)
+    worse = next(one for one in new["variants"] if one["name"] == "full-onnx-int8")
+    worse["transcripts"] = [f"{one} OH OH" for one in worse["transcripts"]]
+    found = compare_results(Results.model_validate(old), Results.model_validate(new))
+    changes = {(one.name, c.figure): c for one in found.variants for c in one.changes}
+    assert changes["full-onnx-int8", "word error rate"].finding == "worse"
+    assert changes["full-onnx-int8", "word error rate"].basis == "same recordings"
+    assert changes["full-onnx-fp32", "word error rate"].finding == "tie"
+    for length in ("1", "5", "15", "30"):
+        change = changes["full-onnx-fp32", f"p50 at {length} s"]
+        assert (change.finding, change.basis) == ("worse", "milliseconds")
+        assert change.change.value == pytest.approx(1.5)
+        assert changes["full-pytorch-fp32", f"p50 at {length} s"].finding == "tie"
+    lines = "\n".join(comparison_lines(found))
+    assert "| full-onnx-int8 | word error rate |" in lines and "p50 at 30 s" in lines
+
+
+def test_speech_of_the_version_before_is_compared_with_todays() -> None:
+    old = read_older(make_speech_results(failed=False))
+    new = Results.model_validate(make_results_today(failed=False))
+    found = compare_results(old, new)
+    names = {one.name for one in old.variants}
+    assert {one.status for one in found.variants if one.name in names} == {"compared"}
+    assert all(c.finding == "tie" for one in found.variants for c in one.changes)
+    with pytest.raises(FolderError, match="different tasks"):
+        compare_results(old, Results.model_validate(make_results()))
+
+
+def test_other_recordings_are_compared_as_two_samples() -> None:
+    old, new = (make_results_today(failed=False, base=False) for _ in range(2))
+    new["references"] = [f"{text} TWO" for text in new["references"]]
+    found = compare_results(Results.model_validate(old), Results.model_validate(new))
+    changes = [c for one in found.variants for c in one.changes if c.figure == "word error rate"]
+    assert {change.basis for change in changes} == {"different recordings"}
+    assert all(c.finding == "worse" and c.change.low < c.change.value for c in changes)
+    assert any("compared unpaired" in told for told in found.cautions)

@@ -8,8 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.comparing import proof
-from bench.engines.slowdown import slow_down
-from bench.engines.text import Engine
+from bench.engines.engine import Engine, slow_down
 from finetune.core.errors import GateError
 
 QUICK = ["processes=1", "rounds=6", "latency_rows=10", "warmup_s=0.3", "threads=1"]
@@ -66,11 +65,11 @@ def test_what_does_not_hold_ends_with_exit_1(capsys: pytest.CaptureFixture[str])
 
 def test_a_slowdown_is_a_share_of_every_call() -> None:
     engine = Engine(lambda text: time.sleep(0.01) or 1, lambda texts, size: [1] * len(texts))
-    slow = slow_down(engine, {"slowdown": 0.5})
+    slow = slow_down(engine, 0.5)
     began = time.perf_counter()
-    assert [slow.classify("a") for _ in range(5)] == [1] * 5
+    assert [slow.answer("a") for _ in range(5)] == [1] * 5
     assert time.perf_counter() - began >= 5 * 0.015
-    assert slow_down(engine, {"slowdown": 0.0}) is engine
+    assert slow_down(engine, 0.0) is engine
 
 
 @pytest.mark.slow

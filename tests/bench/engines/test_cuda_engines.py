@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from bench.engines.cuda import fix_tf32, torch_dtype
-from bench.engines.half import write_half
 from bench.engines.prepare import prepare_variants
+from bench.engines.text import write_half
+from bench.tasks.text import TextTask
+from bench.variants.contenders import choose_variants, find_contenders
 from bench.variants.cuda import onnx_precisions
-from bench.variants.text import choose_variants, find_contenders, list_variants
+from bench.variants.text import list_variants
 from export.runtime.classifier import OnnxClassifier
 
 TEXTS = ["정말 재미있다 최고", "지루하다 실망 영화", "감동 추천 명작 영화 배우", "최악 별로"]
@@ -22,7 +24,7 @@ def test_a_float16_graph_is_half_the_size_and_gives_the_classes(
     make_artifact, tmp_path: Path
 ) -> None:
     artifact = make_artifact("lora", "roberta")
-    made = write_half(artifact, tmp_path)
+    made = write_half(artifact, tmp_path, {})
     whole = (artifact / "onnx" / "model.onnx").stat().st_size
     assert 0.4 * whole < made["size_bytes"] < 0.7 * whole
     half = OnnxClassifier(tmp_path, "fp16", threads=1, verify=False).logits(TEXTS)
@@ -68,10 +70,18 @@ def test_int8_stays_on_the_cpu_and_float16_is_made_once() -> None:
 
 def test_float16_is_prepared_for_its_variant(make_run, make_artifact, tmp_path: Path) -> None:
     contenders = find_contenders([make_run("lora", "roberta"), make_artifact("lora", "roberta")])
-    chosen = choose_variants(contenders, ["lora-onnx-fp16", "lora-onnx-int8"], device="cuda")
+    listed = list_variants(contenders, device="cuda")
+    chosen = choose_variants(*listed, ["lora-onnx-fp16", "lora-onnx-int8"])
     assert [one.device for one in chosen] == ["cuda", "cpu"]
     half, quantised = prepare_variants(
-        chosen, contenders, tmp_path, seed=0, threads=1, timeout_s=300, report=lambda line: None
+        TextTask(),
+        chosen,
+        contenders,
+        tmp_path,
+        seed=0,
+        threads=1,
+        timeout_s=300,
+        report=lambda line: None,
     )
     assert half.reason is None
     assert (half.variant.folder / "onnx" / "model_fp16.onnx").stat().st_size == half.size_bytes

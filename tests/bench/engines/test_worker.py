@@ -48,7 +48,12 @@ def loaded_worker(variant: dict[str, Any], timeout_s: float = 120) -> Iterator[W
     worker = WorkerProcess("bench.engines.worker", 1, timeout_s)
     try:
         worker.ask(
-            "prepare", variant=variant, threads=1, latency_texts=TEXTS, throughput_texts=TEXTS
+            "prepare",
+            engines="bench.engines.text",
+            variant=variant,
+            threads=1,
+            latency_rows=TEXTS,
+            throughput_rows=TEXTS,
         )
         worker.ask("load")
         yield worker
@@ -81,14 +86,14 @@ def test_optimum_answers_as_our_runtime_does(make_artifact) -> None:
     answers = []
     for runtime in ("onnx", "optimum"):
         engine = load_engine(job("lora", runtime, "fp32", folder), 1)
-        answers.append(engine.classify_many(TEXTS, 2))
-        assert [engine.classify(text) for text in TEXTS] == answers[-1]
+        answers.append(engine.answer_many(TEXTS, 2))
+        assert [engine.answer(text) for text in TEXTS] == answers[-1]
     assert answers[0] == answers[1]
 
 
 def test_a_tfidf_worker_imports_no_runtime(tfidf: Path) -> None:
     with loaded_worker(job("tfidf", "sklearn", "fp64", tfidf)) as worker:
-        assert worker.ask("predict", texts=TEXTS, batch_size=2)["predicted"] == [1, 0, 1, 1, 0]
+        assert worker.ask("answer", rows=TEXTS, batch_size=2)["answers"] == [1, 0, 1, 1, 0]
         modules = set(worker.ask("modules")["modules"])
         assert "sklearn" in modules
         assert not modules & {"torch", "transformers", "onnxruntime"}
@@ -102,7 +107,7 @@ def test_a_worker_measures_what_it_was_given(make_artifact) -> None:
         assert all(0 < sample < 1000 for sample in samples)
         assert len(worker.ask("latency", start=1, stop=3)["samples_ms"]) == 2
         bulk = worker.ask("throughput", batch_size=2)
-        assert bulk["rows"] == len(bulk["predicted"]) == len(TEXTS)
+        assert bulk["rows"] == len(bulk["answers"]) == len(TEXTS)
         peak = worker.ask("memory")
         assert 20e6 < peak["peak_memory_bytes"] < 1e9
         assert peak["peak_vram_bytes"] is None
@@ -119,8 +124,8 @@ def test_every_runtime_gives_the_classes_of_the_model(make_run, make_artifact) -
             job("full", "onnx", "fp32", artifact),
         )
     ]
-    answers = [[engine.classify(text) for text in TEXTS] for engine in engines]
-    answers += [engine.classify_many(TEXTS, 2) for engine in engines]
+    answers = [[engine.answer(text) for text in TEXTS] for engine in engines]
+    answers += [engine.answer_many(TEXTS, 2) for engine in engines]
     assert all(answer == answers[0] for answer in answers)
     assert len(set(answers[0])) == 2
 
@@ -128,9 +133,9 @@ def test_every_runtime_gives_the_classes_of_the_model(make_run, make_artifact) -
 def test_a_pipeline_worker_predicts_in_the_order_it_was_asked(make_run) -> None:
     folder = make_run("full", "roberta") / "model"
     with loaded_worker(job("full", "pipeline", "fp32", folder)) as worker:
-        predicted = worker.ask("predict", texts=TEXTS, batch_size=2)["predicted"]
+        predicted = worker.ask("answer", rows=TEXTS, batch_size=2)["answers"]
     engine = load_engine(job("full", "pipeline", "fp32", folder), 1)
-    assert predicted == [engine.classify(text) for text in TEXTS]
+    assert predicted == [engine.answer(text) for text in TEXTS]
     assert len(set(predicted)) == 2
 
 

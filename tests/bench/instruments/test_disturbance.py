@@ -15,13 +15,13 @@ import pytest
 from results_factory import make_results
 
 from bench.instruments.disturbance import CpuWatch, cpu_seconds, gpu_disturbance
-from bench.instruments.energy import EnergyMeter, rapl_domains
-from bench.instruments.meters import Gpu, open_gpu
-from bench.report.load import is_disturbed, load_notes
+from bench.instruments.meters import EnergyMeter, Gpu, open_gpu, rapl_domains
+from bench.report.notes import is_disturbed, load_notes
 from bench.results.records import Results
 from bench.rounds.processes import CONTEXT_BYTES, memory_shares
 from bench.settings import BenchSection
-from bench.variants.text import Variant
+from bench.tasks.text import TextTask
+from bench.variants.contenders import Variant
 
 SPIN = "import time\nend = time.time() + 30\nwhile time.time() < end: pass"
 
@@ -130,7 +130,8 @@ def test_a_gpus_energy_and_memory_are_read() -> None:
 
 def test_workers_share_the_gpus_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = BenchSection(device="cuda", memory_share=0.5)
-    plan = SimpleNamespace(settings=settings, sizes={"small": 10**6, "large": 10**9, "int8": 1})
+    sizes = {"small": 10**6, "large": 10**9, "int8": 1}
+    plan = SimpleNamespace(task=TextTask(), settings=settings, sizes=sizes)
     variants = [
         Variant(name, "full", "onnx", "fp32", None, None, "", device)
         for name, device in (("small", "cuda"), ("large", "cuda"), ("int8", "cpu"))

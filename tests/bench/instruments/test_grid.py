@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from results_factory import make_results
 
-from bench.instruments.grid import (
+from bench.instruments.scenarios import (
     CALLS_AT_LEAST,
     batch_of_length,
-    cell_median_ms,
     text_of_length,
     time_batch,
 )
 from bench.report.pictures.lengths import draw_lengths, grid_medians
 from bench.report.summary import summarise
 from bench.results.records import Results
+from bench.statistics.latency import cell_median_ms
 from export.runtime.classifier import OnnxClassifier
 
 WORDS = st.lists(st.text("가나다라마", min_size=1, max_size=9), min_size=1, max_size=40)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.special import gammaln
 
-from bench.instruments.server import (
+from bench.instruments.scenarios import (
     RESOLUTION,
     WallClock,
     highest_rate,

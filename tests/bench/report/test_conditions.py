@@ -12,12 +12,11 @@ from report_folder import write_results
 from results_factory import make_results
 from typer.testing import CliRunner
 
-from bench.cli import folder_settings
-from bench.report.conditions import FIELDS, OPERATORS, check_row, parse_conditions
-from bench.report.selection import select_variant
+from bench.report.selection import FIELDS, OPERATORS, check_row, parse_conditions, select_variant
 from bench.report.summary import Summary, summarise
 from bench.report.writing import write_report
-from bench.results.records import read_results
+from bench.results.reading import read_results
+from bench.settings import BenchSection, folder_settings
 from finetune.core.errors import GateError, RecipeError
 from kotune import app
 
@@ -94,8 +93,8 @@ def test_what_cannot_be_read_is_told(words: str, told: str) -> None:
 
 def test_a_benchmark_refuses_wrong_conditions_before_it_measures() -> None:
     with pytest.raises(RecipeError, match="did you mean 'p95_ms'"):
-        folder_settings(["where=p95<=20"])
-    assert folder_settings([f'where="{ISSUE}"']).where == ISSUE
+        folder_settings(["where=p95<=20"], BenchSection)
+    assert folder_settings([f'where="{ISSUE}"'], BenchSection).where == ISSUE
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -8,19 +8,15 @@ from typing import Any
 import pytest
 from report_folder import csv_rows, write_results
 from results_factory import make_results
-from speech_results_factory import make_speech_results
+from speech_results_factory import make_speech_results, read_older
 from typer.testing import CliRunner
 
 from bench.comparing.compare import compare_results
-from bench.report.pages.speech import write_speech_report
 from bench.report.selection import select_variant
-from bench.report.speech_summary import summarise_speech
-from bench.report.speech_verdict import headline
 from bench.report.summary import summarise
 from bench.report.verdict import reach_verdict
 from bench.report.writing import write_report
 from bench.results.records import Results
-from bench.results.speech_records import SpeechResults
 from kotune import app
 
 FAST = ("full-onnx-int8", "lora-onnx-int8")
@@ -122,14 +118,14 @@ def test_an_export_that_fails_now_is_a_regression() -> None:
 
 def test_a_speech_export_that_failed_is_not_headlined(tmp_path: Path) -> None:
     content = make_speech_results(base=False, failed=False)
-    chosen = headline(summarise_speech(SpeechResults.model_validate(content))).split("`")[1]
+    chosen = reach_verdict(summarise(read_older(content))).headline.split("`")[1]
     for one in content["variants"]:
         if one["name"] == chosen:
             one["export_checks"] = "failed"
-    summary = summarise_speech(SpeechResults.model_validate(content))
-    assert chosen not in headline(summary)
+    summary = summarise(read_older(content))
+    assert chosen not in reach_verdict(summary).headline
     assert not next(row for row in summary.rows if row.name == chosen).on_front
-    write_speech_report(write_results(tmp_path, content))
+    write_report(write_results(tmp_path, content))
     markdown = (tmp_path / "report.md").read_text("utf-8")
     assert f"`{chosen}` is of an export that failed its checks" in markdown
     assert f"| {chosen} {MARK} |" in markdown
@@ -149,7 +145,7 @@ def test_a_speech_difference_is_called_one_where_the_interval_shows_it(changed: 
             for place, text in enumerate(base["transcripts"])
         ]
     content["settings"]["max_wer_increase"] = 0.5
-    told = headline(summarise_speech(SpeechResults.model_validate(content)))
+    told = reach_verdict(summarise(read_older(content))).headline
     if changed:
         assert "no difference of word error rate shown" in told
     else:

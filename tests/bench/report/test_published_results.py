@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from report_folder import report_files
 
-from bench.report.pages.speech import is_speech_report, write_speech_report
 from bench.report.writing import write_report
 from bench.training.plan_accuracy import SCHEMA as PLAN
 from bench.training.plan_accuracy import plan_markdown
@@ -33,7 +32,7 @@ KEPT = [folder for folder in FOLDERS if folder not in KEPT_TABLES]
 def test_a_kept_report_is_made_again_byte_for_byte(folder: Path, tmp_path: Path) -> None:
     """After a change of the report's code: ``kotune report docs/results/NAME``."""
     shutil.copyfile(folder / "results.json", tmp_path / "results.json")
-    (write_speech_report if is_speech_report(tmp_path) else write_report)(tmp_path)
+    write_report(tmp_path)
     made = report_files(tmp_path)
     differing = [name for name in made if (folder / name).read_bytes() != made[name]]
     assert differing == []

@@ -12,27 +12,37 @@ from chromium import Page, find_chromium
 from markdown_it import MarkdownIt
 from page_checks import SEEN_PLOTS, WIDTHS, faults_of
 from report_folder import csv_rows, report_files, write_results
-from speech_results_factory import LENGTHS, make_speech_results
+from speech_results_factory import (
+    LENGTHS,
+    make_results_today,
+    make_speech_results,
+    read_older,
+)
 
-from bench.report.pages.speech import write_speech_report
 from bench.report.pictures.frame import split_strays
-from bench.report.pictures.speech_plots import error_points
-from bench.report.speech_summary import SpeechSummary, summarise_speech
-from bench.report.speech_verdict import headline
-from bench.results.speech_records import SpeechResults
+from bench.report.pictures.plots import error_points
+from bench.report.selection import select_variant
+from bench.report.summary import Summary, summarise
+from bench.report.verdict import reach_verdict
+from bench.report.writing import write_report
+from bench.results.records import Results
 from finetune.core.errors import FolderError
 
 PICTURES = {"trade_off", "lengths", "lengths_base", "footprints", "curves"}
 
 
-def summary_of(content: dict) -> SpeechSummary:
-    return summarise_speech(SpeechResults.model_validate(content))
+def summary_of(content: dict) -> Summary:
+    return summarise(read_older(content))
+
+
+def headline(summary: Summary) -> str:
+    return reach_verdict(summary).headline
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = write_results(tmp_path_factory.mktemp("speech"), make_speech_results())
-    assert write_speech_report(place) == place / "report.html"
+    assert write_report(place) == place / "report.html"
     return place
 
 
@@ -43,7 +53,7 @@ def test_a_report_is_three_files_and_its_pictures(folder: Path, tmp_path: Path) 
     for name in plots:
         assert ElementTree.fromstring(files[name]).get("role") == "img"
     copy = write_results(tmp_path, json.loads((folder / "results.json").read_text("utf-8")))
-    write_speech_report(copy)
+    write_report(copy)
     assert report_files(copy) == files
 
 
@@ -81,7 +91,7 @@ def test_the_csv_holds_every_figure(folder: Path) -> None:
 
 def test_the_front_and_the_variant_far_off() -> None:
     summary = summary_of(make_speech_results())
-    assert summary.shown == "5"
+    assert summary.length == "5"
     rows = {row.name: row for row in summary.trained}
     assert rows["full-openvino-int8"].on_front
     assert not rows["full-pytorch-fp32"].on_front  # ONNX fp32 errs alike, and is faster
@@ -104,17 +114,85 @@ def test_the_headline_keeps_to_the_limit() -> None:
     assert "the baseline, failed" in headline(summary_of(content))
 
 
+def test_what_text_has_speech_has(tmp_path: Path) -> None:
+    """Noise floor at every length, load, protocol, intervals over processes, conditions."""
+    content = make_results_today(failed=False)
+    content["settings"]["where"] = "wer_increase<=5pt, p50_ms<=100"
+    write_report(write_results(tmp_path, content))
+    rows, page = csv_rows(tmp_path), (tmp_path / "report.md").read_text("utf-8")
+    for length in LENGTHS:
+        floor = float(rows["full-onnx-int8"][f"noise_floor_{length}s"])
+        assert floor == pytest.approx(0.01, abs=1e-6)
+        assert float(rows["base-onnx-int8"][f"noise_floor_{length}s"]) == floor
+    for told in (
+        "`full-pytorch-fp32-again` is the baseline measured a second time",
+        "Other programs kept 0.70 of 2 cores busy",
+        "3 fresh processes each",
+        "and processes (speed)",
+        "is the fastest variant that satisfies all conditions",
+        "for 5 s of audio, word error rate",
+    ):
+        assert told in page, told
+    assert "the machine had other work" in (tmp_path / "report.html").read_text("utf-8")
+    assert "`full-onnx-int8conv` fails wer\\_increase" in page
+
+
+def test_a_difference_within_the_noise_is_no_speed_up() -> None:
+    content = make_results_today(failed=False, base=False)
+    own = next(one for one in content["variants"] if one["name"] == "full-onnx-fp32")
+    base, again = content["variants"][:2]
+    for one, factor in ((own, 0.97), (again, 1.2)):
+        one["latency"] = [
+            {**entry, "samples_ms": [factor * sample for sample in entry["samples_ms"]]}
+            for entry in base["latency"]
+        ]
+    rows = {row.name: row for row in summarise(Results.model_validate(content)).rows}
+    assert rows["full-onnx-fp32"].lengths["15"].speed_finding == "tie"
+    assert rows["full-onnx-int8"].lengths["15"].speed_finding == "faster"
+
+
+def test_seeds_of_one_recipe_are_one_variant() -> None:
+    content = make_results_today(failed=False, base=False)
+    kept = [one for one in content["variants"] if one["precision"] in ("fp32", "int8")]
+    content["variants"] = []
+    for seed in (1, 2, 3):
+        for one in kept:
+            name = one["name"] if seed == 1 else f"{one['name']}-{seed}"
+            heard = [f"{text} OH" if place < seed else text for place, text in
+                     enumerate(one["transcripts"])]  # fmt: skip
+            copy = {**one, "name": name, "transcripts": heard, "recipe": "aa", "seed": seed}
+            if seed == 1 or not one["name"].endswith("-again"):
+                content["variants"].append(copy)
+    summary = summarise(Results.model_validate(content))
+    merged = {row.name: row for row in summary.merged_rows if row.seeds}
+    int8 = merged["full-onnx-int8"]
+    assert int8.seeds == (1, 2, 3) and int8.wer.low < int8.wer.value < int8.wer.high
+    assert int8.errors.test == "paired t"
+    assert reach_verdict(summary).headline.startswith("Over 3 seeds, `full-")
+    assert select_variant(summary, "wer<=90%").chosen in merged
+
+
+def test_results_of_before_are_todays(tmp_path: Path) -> None:
+    """A file of the version before, read, written and read again, gives the same report."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    content = make_speech_results()
+    write_report(write_results(before, content))
+    today = read_older(content).model_dump(mode="json")
+    write_report(write_results(after, {"schema": "kotune.results/2", **today}))
+    assert report_files(before) == report_files(after)
+
+
 def test_faults_of_the_file_are_named(tmp_path: Path) -> None:
     content = make_speech_results()
     content["baselines"]["full"] = "nobody"
     content["variants"][1]["transcripts"].pop()
     with pytest.raises(FolderError, match="baseline 'nobody' is not among the variants") as told:
-        write_speech_report(write_results(tmp_path, content))
+        write_report(write_results(tmp_path, content))
     assert "59 transcripts for 60 recordings" in str(told.value)
     content = make_speech_results()
     content["variants"][0]["latency"]["1"][0][0] = -1
     with pytest.raises(FolderError, match="variants -> 0 -> latency -> 1 -> 0 -> 0"):
-        write_speech_report(write_results(tmp_path, content))
+        write_report(write_results(tmp_path, content))
 
 
 @pytest.mark.skipif(

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.cli import folder_settings, load_suite, split_arguments
+from bench.cli import load_suite, split_arguments
+from bench.settings import BenchSection, folder_settings
 from bench.suites import stages
 from bench.suites.recipe import SuiteRecipe, resolve_recipes, wanted_exports
 from bench.suites.suite import run_suite
@@ -237,7 +238,7 @@ def test_folders_and_settings_of_the_bench_command() -> None:
         ["runs/a", "artifacts/b"],
         ["rounds=2"],
     )
-    section = folder_settings(["rounds=2", "bench.variants=[a, b]"])
+    section = folder_settings(["rounds=2", "bench.variants=[a, b]"], BenchSection)
     assert (section.rounds, section.variants) == (2, ["a", "b"])
     with pytest.raises(RecipeError, match="nothing to benchmark"):
         split_arguments(["rounds=2"])

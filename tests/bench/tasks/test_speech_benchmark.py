@@ -1,29 +1,55 @@
-"""Speech benchmarks: variants, workers, the report from results.json alone."""
+"""Speech through the benchmark's one story: processes, resume, blocks, noise, the report."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_folder import csv_rows, report_files
 
-from bench.report.pages.speech import write_speech_report
-from bench.tasks.speech import is_speech, run_speech_benchmark
+from bench.benchmark import run_benchmark
+from bench.report.writing import write_report
+from bench.results.reading import read_results
+from bench.rounds import processes as processes_module
+from bench.settings import SpeechBenchSection, folder_settings
+from bench.tasks.registry import task_of_folders
+from bench.variants.contenders import find_contenders
 from export.exporting import export_run
 from export.quantization.candidates import refusal
 from finetune.core.errors import FolderError, RecipeError
 from finetune.core.provenance import cpu_has_bf16
 from finetune.run_folder import open_run, read_predictions
 
-SETTINGS = ["rounds=2", "calls=1", "lengths_s=[1, 5]", "threads=1", "conv_ablation=true"]
-
-
+QUICK = {
+    "processes": 1,
+    "rounds": 2,
+    "calls": 1,
+    "lengths_s": [1, 2],
+    "threads": 1,
+    "warmup_s": 0.1,
+    "target_half_width": None,
+    "noise_pair": False,
+}
 PRECISIONS = [
     one
     for one in ("int8-dynamic", "int8-static", "openvino-bf16", "openvino-int8")
     if not refusal(one, "cpu")
 ]
+EXPORTED = ["full-onnx-fp32", "full-onnx-int8"]
+
+
+def measure(folders: list[Path], output: Path, **settings: Any) -> dict[str, Any]:
+    section = SpeechBenchSection.model_validate({**QUICK, **settings})
+    page = run_benchmark(folders, section, output, report=lambda line: None)
+    assert page == output / "report.html"
+    return json.loads((output / "results.json").read_text("utf-8"))
+
+
+def variants_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {one["name"]: one for one in results["variants"]}
 
 
 @pytest.fixture(scope="module")
@@ -36,27 +62,31 @@ def artifact(tones_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report_folder(tones_run: Path, artifact: Path, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("reports") / "tones"
-    folders = [str(tones_run), str(artifact)]
-    return run_speech_benchmark(folders, SETTINGS, output, report=lambda line: None).parent
+    measure([tones_run, artifact], output, noise_pair=True, conv_ablation=True)
+    return output
 
 
-def test_every_variant_is_measured(report_folder: Path, tones_run: Path) -> None:
+def test_every_variant_is_measured_as_text_is(report_folder: Path, tones_run: Path) -> None:
     results = json.loads((report_folder / "results.json").read_text())
-    variants = {one["name"]: one for one in results["variants"]}
-    wanted = {"full-pytorch-fp32", "full-onnx-fp32", "full-onnx-int8", "full-onnx-int8conv"}
+    assert (results["schema"], results["task"]) == ("kotune.results/2", "speech-recognition")
+    variants = variants_of(results)
+    wanted = {"full-pytorch-fp32", "full-pytorch-fp32-again", *EXPORTED, "full-onnx-int8conv"}
     wanted |= {f"full-{one}" for one in PRECISIONS if one.startswith("openvino")}
     assert wanted | {"full-onnx-int8-static"} == set(variants) - {"full-pytorch-bf16"}
     assert ("full-pytorch-bf16" in variants) == cpu_has_bf16()
     for one in variants.values():
         assert (one["status"], one["reason"]) == ("ok", None), one["name"]
-        assert {length: len(rounds) for length, rounds in one["latency"].items()} == {
-            "1": 2,
-            "5": 2,
-        }
-        assert one["peak_memory_bytes"] > 10_000_000 and one["size_bytes"] > 1000
+        taken = [(entry["process"], entry["round"], entry["length_s"]) for entry in one["latency"]]
+        assert taken == [(0, 0, 1), (0, 0, 2), (0, 1, 1), (0, 1, 2)]
+        assert len(one["load_s"]) == len(one["warm_up"]) == len(one["peak_memory_bytes"]) == 1
+        assert one["peak_memory_bytes"][0] > 10_000_000 and one["size_bytes"] > 1000
     stored = read_predictions(open_run(tones_run), "test")
     assert variants["full-pytorch-fp32"]["transcripts"] == stored["transcript"].tolist()
+    assert variants["full-pytorch-fp32-again"]["transcripts"] == []
     assert results["references"] == stored["reference"].tolist()
+    assert results["data"]["fingerprint"] and results["data"]["test_rows"] == len(stored)
+    assert [entry["round"] for entry in results["load"]] == [0, 1]
+    assert (results["settings"]["processes"], results["settings"]["sittings"]) == (1, 1)
 
 
 def test_the_report_is_made_from_results_alone(report_folder: Path) -> None:
@@ -64,25 +94,96 @@ def test_the_report_is_made_from_results_alone(report_folder: Path) -> None:
     assert {"plots/trade_off.svg", "plots/lengths.svg", "plots/curves.svg"} <= set(made)
     for name in made:
         (report_folder / name).unlink()
-    write_speech_report(report_folder)
+    write_report(report_folder)
     assert report_files(report_folder) == made
-    results = json.loads((report_folder / "results.json").read_text())
     rows = csv_rows(report_folder)
-    assert list(rows) == [one["name"] for one in results["variants"]]
-    assert all(float(row["rtf_5s"]) > 0 and row["wer"] for row in rows.values())
+    assert set(rows) == set(variants_of(json.loads((report_folder / "results.json").read_text())))
+    heard = [row for name, row in rows.items() if not name.endswith("-again")]
+    assert all(float(row["rtf_2s"]) > 0 and row["wer"] for row in heard)
     page = made["report.md"].decode()
     assert "Validation word error rate" in made["plots/curves.svg"].decode()
     assert "## From run to artifact" in page and "| onnx-int8-static |" in page
+    assert "the baseline measured a second time" in page  # the noise floor
     assert str(report_folder.parent) not in page  # no path of this machine
 
 
-def test_a_pair_that_is_none_is_told(tones_run: Path, tones_artifact: Path, make_run) -> None:
-    assert is_speech([str(tones_run)]) and is_speech([str(tones_artifact)])
-    assert not is_speech([str(make_run("full", "roberta"))])
-    with pytest.raises(FolderError, match="one run and its artifact"):
-        run_speech_benchmark([str(tones_run)], [], None)
-    with pytest.raises(RecipeError, match="rounds"):
-        run_speech_benchmark([str(tones_run), str(tones_artifact)], ["round=2"], None)
+def test_fresh_processes_until_the_plan_is_done(tones_run, artifact, tmp_path: Path) -> None:
+    results = measure(
+        [tones_run, artifact], tmp_path / "report", variants=EXPORTED, processes=2, rounds=1
+    )
+    for one in results["variants"]:
+        assert [entry["process"] for entry in one["latency"]] == [0, 0, 1, 1]
+        assert len(one["load_s"]) == 2
+    assert results["baseline"] == "full-onnx-fp32"
+
+
+def test_an_interrupted_benchmark_goes_on_after_its_last_process(
+    tones_run, artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"variants": EXPORTED, "processes": 2, "rounds": 1, "test_rows": 3}
+    original, begun = processes_module.Block.run, []
+
+    def once(block: Any) -> None:
+        begun.append(block.process)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        original(block)
+
+    monkeypatch.setattr(processes_module.Block, "run", once)
+    with pytest.raises(KeyboardInterrupt):
+        measure([tones_run, artifact], tmp_path / "report", **asked)
+    kept = json.loads((tmp_path / ".report.partial.json").read_text())
+    results = measure([tones_run, artifact], tmp_path / "report", **asked)
+    assert begun == [0, 1, 1]
+    assert results["settings"]["sittings"] == 2
+    first = variants_of(results)["full-onnx-int8"]["latency"][:2]
+    assert first == kept["variants"]["full-onnx-int8"]["latency"]
+
+
+def test_where_memory_is_short_workers_take_turns(
+    tones_run, artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.rounds.processes.free_memory_bytes", lambda: 1)
+    asked = {"variants": EXPORTED, "rounds": 1, "accuracy": False}
+    results = measure([tones_run, artifact], tmp_path / "report", **asked)
+    assert sorted(results["settings"]["memory_blocks"][0]) == [[name] for name in EXPORTED]
+    assert results["references"] == []
+    assert all(one["transcripts"] == [] for one in results["variants"])
+
+
+def test_one_failing_variant_does_not_stop_the_others(
+    tones_run, artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its graph is replaced by noise after the hashes were checked."""
+    copy = tmp_path / "artifact"
+    shutil.copytree(artifact, copy)
+    found = find_contenders([tones_run, copy])
+    monkeypatch.setattr("bench.benchmark.find_contenders", lambda _: found)
+    (copy / "onnx" / "model.onnx").write_bytes(b"noise")
+    asked = {"variants": EXPORTED, "baseline": "full-onnx-int8", "rounds": 1, "test_rows": 2}
+    results = measure([tones_run], tmp_path / "report", **asked)
+    broken, whole = (variants_of(results)[name] for name in EXPORTED)
+    assert (broken["status"], whole["status"]) == ("failed", "ok")
+    assert broken["latency"] == broken["transcripts"] == []
+    assert "full-onnx-fp32" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_folders_say_which_task_they_are_of(tones_run, tones_artifact, make_run) -> None:
+    assert task_of_folders([tones_run]).name == "speech-recognition"
+    assert task_of_folders([tones_artifact]).name == "speech-recognition"
+    text = make_run("full", "roberta")
+    assert task_of_folders([text]).name == "text-classification"
+    with pytest.raises(FolderError, match="different things"):
+        find_contenders([tones_run, text])
+
+
+def test_settings_are_those_of_speech(tones_run: Path) -> None:
+    kind = task_of_folders([tones_run]).settings
+    assert folder_settings(["lengths_s=[1, 5]", "bench.calls=2"], kind).calls == 2
+    with pytest.raises(RecipeError, match="latency_rows"):
+        folder_settings(["latency_rows=5"], kind)
+    with pytest.raises(RecipeError, match="lengths_s"):
+        folder_settings(["lengths_s=[]"], kind)
 
 
 def test_the_base_size_is_base_960h_s(tmp_path, monkeypatch) -> None:
@@ -90,7 +191,7 @@ def test_the_base_size_is_base_960h_s(tmp_path, monkeypatch) -> None:
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
-    from bench.variants.speech_base import CHARACTERS
+    from bench.engines.speech_base import CHARACTERS
 
     config = Wav2Vec2Config(vocab_size=32, pad_token_id=0)
     with torch.device("meta"):
@@ -105,11 +206,12 @@ def test_the_base_size_is_base_960h_s(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_the_base_size_can_be_measured(tones_run, artifact, tmp_path) -> None:
-    settings = ["rounds=1", "calls=1", "lengths_s=[1]", "base_size=true", "test_rows=2"]
-    page = run_speech_benchmark([str(tones_run), str(artifact)], settings, tmp_path / "out")
-    results = json.loads((page.parent / "results.json").read_text())
+    asked = {"rounds": 1, "lengths_s": [1], "base_size": True, "conv_ablation": True}
+    results = measure([tones_run, artifact], tmp_path / "out", test_rows=2, **asked)
     sizes = {one["name"]: one["size_bytes"] for one in results["variants"]}
     assert {f"base-{one}" for one in PRECISIONS if one.startswith("openvino")} <= set(sizes)
-    assert "base-onnx-int8-static" in sizes
+    assert {"base-onnx-int8-static", "base-onnx-int8conv"} <= set(sizes)
     assert sizes["base-onnx-int8"] <= 0.35 * sizes["base-pytorch-fp32"]
     assert all(one["status"] == "ok" for one in results["variants"])
+    assert results["baselines"] == {"base": "base-pytorch-fp32"}
+    read_results(tmp_path / "out")

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from bench.variants import text as module
-from bench.variants.text import (
+from bench.variants.contenders import (
     Contender,
+    Variant,
     choose_baseline,
     choose_variants,
     find_contenders,
-    list_variants,
     noise_pair,
 )
+from bench.variants.text import list_variants
 from export.artifact.folder import Artifact
 from finetune.core.errors import FolderError, RecipeError
 from finetune.recipes.text import FinetuneRecipe
@@ -33,6 +34,10 @@ def contender(method: str, name: str = "", *, exported: bool = True) -> Contende
         Path("artifacts") / run.name, run.name, method, "passed", labels, 32, ("fp32", "int8"), {}
     )
     return Contender(run, artifact if exported else None)
+
+
+def chosen_of(contenders: list[Contender], wanted: str | list[str]) -> list[Variant]:
+    return choose_variants(*list_variants(contenders), wanted)
 
 
 def names(*contenders: Contender) -> list[str]:
@@ -91,38 +96,38 @@ def test_bf16_is_offered_where_the_cpu_multiplies_it(monkeypatch: pytest.MonkeyP
 def test_optimum_is_measured_on_request_over_the_same_file() -> None:
     default, _ = list_variants([contender("full")])
     assert not [one for one in default if one.runtime == "optimum"]
-    ours, theirs = choose_variants([contender("full")], ["full-onnx-int8", "full-optimum-int8"])
+    ours, theirs = chosen_of([contender("full")], ["full-onnx-int8", "full-optimum-int8"])
     assert (ours.folder, ours.precision) == (theirs.folder, theirs.precision)
     assert "ORTModelForSequenceClassification" in theirs.description
 
 
 def test_named_variants_come_in_their_order_and_typos_get_a_suggestion() -> None:
     both = [contender("full"), contender("lora")]
-    chosen = choose_variants(both, ["lora-onnx-int8", "full-pytorch-fp32"])
+    chosen = chosen_of(both, ["lora-onnx-int8", "full-pytorch-fp32"])
     assert [one.name for one in chosen] == ["lora-onnx-int8", "full-pytorch-fp32"]
     with pytest.raises(RecipeError, match=r"try: .*lora-onnx-int8"):
-        choose_variants(both, ["lora-onxn-int8"])
+        chosen_of(both, ["lora-onxn-int8"])
 
 
 def test_the_baseline_is_full_fine_tuning_in_pytorch() -> None:
-    chosen = choose_variants([contender("lora"), contender("full")], "default")
+    chosen = chosen_of([contender("lora"), contender("full")], "default")
     assert choose_baseline(chosen, None) == "full-pytorch-fp32"
     assert choose_baseline(chosen, "lora-onnx-fp32") == "lora-onnx-fp32"
-    only_lora = choose_variants([contender("lora")], "default")
+    only_lora = chosen_of([contender("lora")], "default")
     assert choose_baseline(only_lora, None) == "lora-pytorch-fp32"
     with pytest.raises(RecipeError, match="not among"):
         choose_baseline(only_lora, "full-pytorch-fp32")
 
 
 def test_the_noise_pair_is_the_baseline_twice() -> None:
-    chosen = choose_variants([contender("full")], "default")
+    chosen = chosen_of([contender("full")], "default")
     pair = noise_pair(chosen, "full-pytorch-fp32")[:2]
     assert [one.name for one in pair] == ["full-pytorch-fp32", "full-pytorch-fp32-again"]
     assert pair[0].as_job() == {**pair[1].as_job(), "name": pair[0].name}
 
 
 def test_only_models_as_trained_may_use_the_runs_predictions() -> None:
-    chosen = choose_variants([contender("full"), contender("qlora")], "default")
+    chosen = chosen_of([contender("full"), contender("qlora")], "default")
     assert [one.name for one in chosen if one.as_trained] == [
         "full-pytorch-fp32",
         "qlora-pytorch-nf4",

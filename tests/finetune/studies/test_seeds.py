@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from bench.suites.recipe import SuiteRecipe, resolve_recipes
-from bench.variants.text import find_contenders
+from bench.variants.contenders import find_contenders
 from finetune.core.errors import FolderError
 from finetune.core.files import read_json
 from finetune.recipes.files import dump_recipe

@@ -1,4 +1,4 @@
-"""facebook/wav2vec2-base-960h's exact architecture with random weights, for speed and size."""
+"""Models that are measured and not shipped: base-960h's size with random weights, int8 Conv."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.variants.speech import CONV
 from export.artifact.folder import FP32_FILE, write_draft
+from export.graph.files import model_bytes
 from export.graph.quiet import quiet_libraries
 from export.precisions import asked_files, keep_files
 from export.quantization.calibration import read_feeds
 from export.quantization.candidates import FILES
 from export.quantization.workshop import Workshop
+from export.runtime.manifest import SCHEMA
 from export.runtime.processor import host_instruction_set
 from export.tasks.speech import CONVOLUTIONS, HEAD
+from finetune.core.files import read_json
 from finetune.data.audio import AudioSource
+from finetune.run_folder import open_run, read_rows
 from finetune.tasks.registry import SPEECH
 from finetune.tasks.speech.ctc import CHUNK_S, STRIDE_S, read_speech_settings
 
 CHARACTERS = list("ETAONIHSRDLUMWCFGYPBVK'XJQZ")  # with five special tokens: vocabulary 32
 OPSET = 17
+CALIBRATION_ROWS = 16
+CONV_FILE = "onnx/model_int8conv.onnx"
 CALIBRATED_S = 5.0  # of each recording: weights drawn at random have no range worth hours
 MANIFEST = {
     "name": "wav2vec2-base-random",
@@ -35,13 +42,12 @@ MANIFEST = {
 }
 
 
-def make_base_model(
-    scratch: Path, precisions: Sequence[str], recordings: Sequence[AudioSource], seed: int = 0
-) -> tuple[Path, Path, dict[str, Any]]:
-    """(model folder, artifact folder, its files): 768 wide, 12 layers, conv_dim 512 x 7.
+def make_base_model(target: Path, run: Path, files: Sequence[str], seed: int = 0) -> dict[str, int]:
+    """Write ``target``/model and ``target``/artifact: 768 wide, 12 layers, conv_dim 512 x 7.
 
-    Those are the defaults of transformers' Wav2Vec2Config, which describe base-960h.
-    ``precisions`` are keys of an artifact's files, ``recordings`` calibrate them.
+    Those are the defaults of transformers' Wav2Vec2Config, which describe base-960h. ``files``
+    are keys of an artifact's files, CONV among them for the ablation; the run's validation
+    recordings calibrate them. Returns the bytes of "model" and of each file.
     """
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
@@ -49,7 +55,7 @@ def make_base_model(
     from export.graph.to_onnx import export_speech_onnx
     from finetune.tasks.speech.model import make_processor
 
-    folder, artifact = scratch / "base-model", scratch / "base-artifact"
+    folder, artifact = target / "model", target / "artifact"
     torch.manual_seed(seed)
     model = Wav2Vec2ForCTC(Wav2Vec2Config(vocab_size=32, pad_token_id=0)).eval()
     model.save_pretrained(folder, safe_serialization=True)
@@ -59,9 +65,24 @@ def make_base_model(
     model.config.save_pretrained(artifact)
     export_speech_onnx(model, artifact / FP32_FILE, opset=OPSET)
     manifest = {**MANIFEST, "files": {"fp32": {"path": FP32_FILE}}}
-    _quantize_base(artifact, manifest, precisions, recordings)
+    recordings = read_rows(open_run(run, verify=False), "validation")["audio"].tolist()
+    _quantize_base(artifact, manifest, files, recordings[:CALIBRATION_ROWS])
     write_draft(artifact, manifest)
-    return folder, artifact, manifest["files"]
+    if CONV in files:
+        add_convolutions(artifact)
+    written = read_json(artifact / "manifest.json", SCHEMA)["files"]
+    sizes = {key: model_bytes(artifact / entry["path"]) for key, entry in written.items()}
+    return {"model": (folder / "model.safetensors").stat().st_size, **sizes}
+
+
+def add_convolutions(artifact: Path) -> int:
+    """Add an artifact's fp32 graph with int8 convolutions to its folder; the graph's bytes."""
+    manifest = read_json(artifact / "manifest.json", SCHEMA)
+    graph = artifact / CONV_FILE
+    quantize_convolutions(artifact / manifest["files"]["fp32"]["path"], graph)
+    manifest["files"][CONV] = {"path": CONV_FILE}
+    write_draft(artifact, {key: value for key, value in manifest.items() if key != "schema"})
+    return model_bytes(graph)
 
 
 def _quantize_base(

@@ -1,0 +1,60 @@
+"""What a worker measures, whatever the task: something that answers one input, or many."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+SPIN_S = 0.0005  # a sleep overshoots; the rest is waited out
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A loaded variant. ``answer`` one input, ``answer_many`` in batches of a given size.
+
+    Inputs are texts or paths of recordings, answers class ids or transcripts; both are on the
+    host, so that tokenisation or decoding, copies and synchronisation are inside what is timed.
+    ``answer_batch`` answers all inputs in one padded batch; None where ``answer_many`` does.
+    ``count_tokens`` counts those of a text as the model gets it; None where there are none.
+    ``by_length``: bulk inputs are best given sorted by length, since this engine batches them as
+    they come.
+    """
+
+    answer: Callable[[str], Any]
+    answer_many: Callable[[Sequence[str], int], list[Any]]
+    peak_vram_bytes: Callable[[], int | None] = lambda: None
+    facts: dict[str, Any] = field(default_factory=dict)  # what was found on loading, for the report
+    answer_batch: Callable[[Sequence[str]], list[Any]] | None = None
+    count_tokens: Callable[[str], int] | None = None
+    by_length: bool = False
+
+    def in_one_batch(self, inputs: Sequence[str]) -> list[Any]:
+        """Answers to all ``inputs``, computed together."""
+        if self.answer_batch is not None:
+            return self.answer_batch(inputs)
+        return self.answer_many(inputs, len(inputs))
+
+
+def slow_down(engine: Engine, share: float) -> Engine:
+    """The engine with every single call longer by a ``share`` of it.
+
+    For the proof that the benchmark finds a known difference (``bench/comparing/proof.py``).
+    """
+    if not share:
+        return engine
+
+    def answer(given: str) -> Any:
+        began = time.perf_counter()
+        found = engine.answer(given)
+        end = time.perf_counter() + share * (time.perf_counter() - began)
+        rest = end - time.perf_counter() - SPIN_S
+        if rest > 0:  # a sleep of nothing would hand the core to whoever waits for it
+            time.sleep(rest)
+        while time.perf_counter() < end:  # sleeping overshoots by more than the effect
+            pass
+        return found
+
+    return dataclasses.replace(engine, answer=answer)

@@ -1,0 +1,60 @@
+"""results.json read at the door and written at the end, whatever version it is of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.results import older
+from bench.results.records import SCHEMA, Results
+from finetune.core.errors import FolderError
+from finetune.core.files import read_json, write_text
+
+FILE = "results.json"
+FAULTS_SHOWN = 8
+
+
+def read_results(folder: Path) -> Results:
+    """The results of a report folder, or of its results.json; FolderError names every fault.
+
+    Files that earlier versions wrote are taken over.
+    """
+    folder = Path(folder)
+    path = folder if folder.is_file() else folder / FILE
+    if not folder.exists():
+        raise FolderError(
+            "not a report folder", received=folder, next_step="kotune bench SUITE_OR_FOLDERS"
+        )
+    content = read_json(path, (SCHEMA, *older.READERS))
+    schema = content["schema"]
+    try:
+        if schema in older.READERS:
+            return older.READERS[schema](content)
+        return Results.model_validate(content)
+    except ValidationError as fault:
+        raise FolderError(
+            f"{path} does not follow {schema}",
+            received=_describe_faults(fault),
+            next_step="kotune bench, which writes the file anew",
+        ) from fault
+
+
+def write_results(folder: Path, content: dict[str, Any]) -> Results:
+    """Check ``content`` and write it by rename, samples on one line, since nobody reads them."""
+    results = Results.model_validate(content)
+    body = {"schema": SCHEMA, **content}
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    write_text(folder / FILE, text + "\n")
+    return results
+
+
+def _describe_faults(fault: ValidationError) -> str:
+    lines = [
+        " -> ".join(map(str, error["loc"])) + ": " + error["msg"] if error["loc"] else error["msg"]
+        for error in fault.errors()
+    ]
+    more = [f"and {len(lines) - FAULTS_SHOWN} more"] if len(lines) > FAULTS_SHOWN else []
+    return "; ".join(lines[:FAULTS_SHOWN] + more)
