@@ -72,6 +72,19 @@ def test_a_slowdown_is_a_share_of_every_call() -> None:
     assert slow_down(engine, 0.0) is engine
 
 
+def test_speech_is_proved_in_the_same_way(tones_run, tones_artifact) -> None:
+    settings = ["processes=1", "rounds=4", "calls=4", "lengths_s=[1]", "warmup_s=0.1", "threads=1"]
+    words = ["ab", str(tones_run), str(tones_artifact), "--variant", "full-onnx-int8"]
+    words += ["--repetitions", "1", "--slowdown", "4.0"]
+    words += [f"--set={one}" for one in [*settings, "target_half_width=null"]]
+    done = CliRunner().invoke(proof.app, words)
+    assert done.exception is None, done.output
+    assert "1 of 1 found the slowdown of 400%" in done.output
+    cost = ["cost", *words[1:5], "--pairs", "3", *(f"--set={one}" for one in settings)]
+    told = CliRunner().invoke(proof.app, cost).output
+    assert "What the harness adds" in told
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("more", [[], ["--busy"]], ids=["quiet", "busy"])
