@@ -55,7 +55,7 @@ async function openModel(path) {
 
 /** Scores of every label, the best first: what the runtime in Python computes. */
 async function classify(text) {
-  const ids = encode(tokenizer, text, preparation, manifest.max_length);
+  const ids = encode(tokenizer, text, preparation, manifest);
   const row = (values) => new Tensor('int64', BigInt64Array.from(values, BigInt), [1, ids.length]);
   const all = { input_ids: ids, attention_mask: ids.map(() => 1), token_type_ids: ids.map(() => 0) };
   const feed = Object.fromEntries(manifest.inputs.map((name) => [name, row(all[name])]));

@@ -30,11 +30,12 @@ export function prepare(text, how) {
 }
 
 /** Token ids of a text, special tokens kept where a long one is cut: transformers.js loses the last. */
-export function encode(tokenizer, text, how, maxLength) {
+export function encode(tokenizer, text, how, { max_length: maxLength, pad_token_id: pad }) {
   const prepared = prepare(text, how);
   const plain = tokenizer.encode(prepared, { add_special_tokens: false });
   const whole = tokenizer.encode(prepared);
   const [ids, bare] = [whole.ids ?? whole, plain.ids ?? plain];
+  if (ids.length === 0) return [pad]; // as in Python: no model answers no token
   if (ids.length <= maxLength) return ids;
   const added = ids.length - bare.length;
   const before = Array.from({ length: added + 1 }, (_, at) => at)

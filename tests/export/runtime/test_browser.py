@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from export.runtime.classifier import OnnxClassifier
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "browser"
 REVIEW = "최고 감동 명작 추천 영화"
-NO_REGISTRY = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "ENETUNREACH", "ECONNRESET")
 
 pytestmark = [
     pytest.mark.skipif(
@@ -27,23 +25,6 @@ pytestmark = [
     ),
     pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed"),
 ]
-
-
-@pytest.fixture(scope="module")
-def packages() -> Path:
-    """The example's npm packages, kept in .cache until its lock file changes."""
-    lock = (EXAMPLE / "package-lock.json").read_bytes()
-    folder = ROOT / ".cache" / "clients" / f"npm-{hashlib.sha256(lock).hexdigest()[:12]}"
-    if not (folder / "ready").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        ours = shutil.ignore_patterns("node_modules")
-        shutil.copytree(EXAMPLE, folder, ignore=ours)
-        done = subprocess.run(["npm", "ci"], cwd=folder, capture_output=True, text=True)
-        if done.returncode and any(word in done.stderr for word in NO_REGISTRY):
-            pytest.skip(f"npm cannot reach its registry: {done.stderr.strip().splitlines()[0]}")
-        assert done.returncode == 0, done.stderr
-        (folder / "ready").touch()
-    return folder / "node_modules"
 
 
 @pytest.fixture(scope="module")
