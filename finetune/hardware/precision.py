@@ -6,14 +6,10 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from finetune.core.errors import RecipeError
 from finetune.core.exactness import pin_environment
 from finetune.core.provenance import cpu_has_bf16
-
-if TYPE_CHECKING:
-    import torch
 
 CACHED_PRIMITIVES = 128
 PRODUCTS = ("matmul", "conv", "rnn")
@@ -116,33 +112,6 @@ class _Switches:
 
 def _is_switch(holder: object) -> bool:
     return hasattr(holder, "fp32_precision")
-
-
-def failing_step(
-    model: torch.nn.Module, batch: dict[str, torch.Tensor], device: str, precision: str
-) -> str | None:
-    """Why one forward and backward pass under autocast fails, in a line; None where it does not.
-
-    Weights, gradients and random numbers stay as they were. Lack of memory is no answer here.
-    """
-    import torch
-
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    devices = [torch.cuda.current_device()] if device == "cuda" else []
-    training = model.training
-    with torch.random.fork_rng(devices):
-        try:
-            with torch.autocast(device, dtype):
-                loss = model.train()(**{name: one.to(device) for name, one in batch.items()}).loss
-            loss.backward()
-            return None if torch.isfinite(loss) else f"the loss is {loss.item()}"
-        except torch.OutOfMemoryError:
-            return None
-        except (RuntimeError, NotImplementedError) as fault:
-            return (str(fault).splitlines() or [type(fault).__name__])[0][:200]
-        finally:
-            model.zero_grad(set_to_none=True)
-            model.train(training)
 
 
 def bound_primitive_caches() -> None:

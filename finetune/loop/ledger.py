@@ -6,11 +6,16 @@ effective batch follows.
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
@@ -105,7 +110,43 @@ class Ledger:
         return asdict(self)
 
 
+_kept = {"memory": 0, "vram": 0, "beyond": 0}  # peaks from before a trial, and one it left
+
+
 def peak_memory_bytes() -> int:
-    """The most resident memory this process has had."""
+    """The most resident memory this process has had, trials not counted."""
+    peak = _high_water_bytes()
+    if peak > _kept["beyond"]:
+        return max(peak, _kept["memory"])
+    return max(_kept["memory"], psutil.Process().memory_info().rss)
+
+
+def peak_vram_bytes() -> int:
+    """The most of PyTorch's memory on the GPU, trials not counted."""
+    return max(_kept["vram"], torch.cuda.max_memory_allocated())
+
+
+@contextmanager
+def unrecorded_peak() -> Iterator[None]:
+    """What the block needs at its most is no peak of the process afterwards.
+
+    Linux puts its high-water mark back when asked to (proc(5), clear_refs). Elsewhere memory is
+    looked at after each step until it passes the mark that the block has left.
+    """
+    on_gpu = torch.cuda.is_available()
+    before = peak_memory_bytes()
+    vram = peak_vram_bytes() if on_gpu else 0
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+        left = _high_water_bytes()
+        _kept.update(memory=before, vram=vram, beyond=left if left > before else 0)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+
+
+def _high_water_bytes() -> int:
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

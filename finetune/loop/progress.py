@@ -19,7 +19,7 @@ from rich.progress import (
 from transformers import TrainerCallback
 
 from finetune.core.console import console, say
-from finetune.loop.ledger import Ledger
+from finetune.loop.ledger import Ledger, peak_vram_bytes
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class ProgressReport(TrainerCallback):
         """One line an evaluation."""
         self._count_time()
         if torch.cuda.is_available():
-            peak = max(self.ledger.peak_vram_bytes or 0, torch.cuda.max_memory_allocated())
+            peak = max(self.ledger.peak_vram_bytes or 0, peak_vram_bytes())
             self.ledger.peak_vram_bytes = peak or None
         value = metrics.get(f"eval_{self.metric}")
         if value is None:

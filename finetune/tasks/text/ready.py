@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +13,14 @@ import torch
 from transformers import set_seed
 
 from finetune.adapters.attach import ParameterCount, count_parameters
-from finetune.core.errors import RecipeError
+from finetune.checks.signs import report_signs
+from finetune.checks.trial import Way, settle_way, take_step
 from finetune.core.processes import is_sharded
 from finetune.hardware.frozen_base import Originals, hold_frozen
-from finetune.hardware.precision import failing_step
 from finetune.loop.checkpoints import disk_errors
+from finetune.models.encoding import encode_texts
 from finetune.tasks.text.job import TextJob, build_model
+from finetune.tasks.text.trainer import RowLoss
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,47 +39,68 @@ class Ready:
 def ready_model(
     job: TextJob, rows: Dataset, report: Callable[[str], None], folder: Path | None = None
 ) -> Ready:
-    """Build the model and try one step in a half precision; ``auto`` falls back to fp32.
+    """Build the model, try a step on the longest possible row, and fall back where that fails.
 
-    Some architectures have constants that only fp32 holds (DeBERTa under autocast,
-    huggingface/transformers#35332). ``folder`` takes the originals' file. Raises RecipeError
-    where the precision was asked for by name.
+    What the recipe leaves to ``auto``, kotune's kernels and a half precision, gives way to the
+    library's and to fp32. ``folder`` takes the originals' file. Raises RecipeError where the
+    recipe asked for what does not work, ModelError where nothing does.
     """
-    ready = _build(job, folder)
-    if job.precision == "fp32" or is_sharded():
-        return ready
-    fault = failing_step(ready.model, _batch(job, rows), job.device, job.precision)
-    if fault is None:
-        return ready
-    asked = job.recipe.training.precision
-    if asked != "auto":
-        raise RecipeError(
-            f"training.precision={asked} does not work with this model",
-            received=fault,
-            allowed="auto, fp32",
-            next_step="training.precision=fp32",
-        )
-    report(f"  {job.precision} does not work with this model ({fault}): it trains in fp32")
-    del ready
-    gc.collect()
-    return _build(dataclasses.replace(job, precision="fp32"), folder)
+    training = job.recipe.training
+    kernels = training.cpu_kernels if job.device == "cpu" else "library"
+    first = Way(kernels, job.precision)
+    if is_sharded():
+        return _build(job, first, folder)
+    settled = settle_way(
+        first,
+        lambda way: _build(job, way, folder),
+        lambda ready, way: take_step(
+            ready.model, _batch(job, rows), _loss, device=job.device, precision=way.precision
+        ),
+        kernels=kernels,
+        precision=training.precision,
+    )
+    report_signs(settled.signs, report)
+    signs = (*job.before.signs, *settled.signs)
+    ready: Ready = settled.built
+    tried = dataclasses.replace(ready.job, before=dataclasses.replace(job.before, signs=signs))
+    return dataclasses.replace(ready, job=tried)
 
 
-def _build(job: TextJob, folder: Path | None) -> Ready:
-    set_seed(job.recipe.seed)
-    model = build_model(job)
+def _build(job: TextJob, way: Way, folder: Path | None) -> Ready:
+    """The model built ``way``; the job keeps its recipe and gets the way's precision."""
+    training = job.recipe.training
+    if job.device == "cpu":
+        training = training.model_copy(update={"cpu_kernels": way.kernels})
+    recipe = job.recipe.model_copy(update={"training": training})
+    job = dataclasses.replace(job, precision=way.precision)
+    set_seed(recipe.seed)
+    model = build_model(dataclasses.replace(job, recipe=recipe))
     parameters, held = count_parameters(model), None
     with disk_errors(folder / "steps") if folder else contextlib.nullcontext():
         if not is_sharded():
-            held = hold_frozen(model, job.recipe, job.precision, folder)
+            held = hold_frozen(model, recipe, way.precision, folder)
+    if recipe.training.gradient_checkpointing:  # as Trainer does once more
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     return Ready(job, model, parameters, held)
 
 
 def _batch(job: TextJob, rows: Dataset) -> dict[str, torch.Tensor]:
-    """The shortest and the longest row of training: one of them is padded."""
-    lengths = rows["length"]
+    """A row of ``max_length`` tokens, made of the longest text, and the shortest one, padded."""
+    lengths, texts = rows["length"], job.corpus.train["text"].tolist()
     order = sorted(range(len(lengths)), key=lambda row: lengths[row])
-    chosen = rows.select([order[0], order[-1]])
-    encoded = {name: chosen[name] for name in ("input_ids", "attention_mask")}
-    batch = dict(job.tokenizer.pad(encoded, return_tensors="pt"))
-    return {**batch, "labels": torch.tensor(chosen["labels"])}
+    length = job.recipe.model.max_length
+    encoded = encode_texts(
+        job.tokenizer,
+        [" ".join([texts[order[-1]]] * length), texts[order[0]]],
+        job.preparation,
+        max_length=length,
+        padding=True,
+        return_tensors="pt",
+    )
+    return {**encoded, "labels": torch.tensor([0, len(job.labels) - 1])}
+
+
+def _loss(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The loss of the training, without label smoothing."""
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    return RowLoss(0.0)(model(**inputs), batch["labels"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,14 @@ import pytest
 import torch
 from transformers import DebertaConfig, DebertaModel
 
+from finetune.checks.trial import take_step
 from finetune.core.errors import RecipeError
 from finetune.core.worker_process import package_environment
-from finetune.hardware.precision import exact_fp32, failing_step
+from finetune.hardware.precision import exact_fp32
 from finetune.models.loading import autocast_context, load_tokenizer
 from finetune.recipes.text import FinetuneRecipe
 from finetune.tasks.text.job import prepare_job
-from finetune.tasks.text.ready import ready_model
+from finetune.tasks.text.ready import _batch, _loss, ready_model
 from finetune.tasks.text.trainer import tokenize_rows
 
 SINGLE = hasattr(torch.backends, "fp32_precision")  # PyTorch's switches since 2.9
@@ -156,7 +158,10 @@ def test_auto_falls_back_to_fp32_where_bf16_fails(deberta, reviews) -> None:
     told: list[str] = []
     ready = ready_model(job, rows, told.append)
     assert ready.job.precision == "fp32"
-    assert "bf16 does not work with this model (value cannot be converted" in told[0]
+    assert "a trial step failed (RuntimeError: value cannot be converted" in told[0]
+    assert "trained with training.precision=fp32" in told[0]
+    assert ready.job.signs[-1].code == "fallback"
+    assert ready.job.recipe == job.recipe  # what was asked, not what it came to
     batch = {"input_ids": torch.ones(2, 4, dtype=torch.long), "labels": torch.tensor([0, 1])}
     with autocast_context("cpu", "fp32"):
         assert torch.isfinite(ready.model(**batch).loss)
@@ -174,8 +179,9 @@ def test_a_model_that_can_keeps_bf16_and_loses_nothing_to_the_trial(make_base, r
     assert ready.job.precision == "bf16"
     before = {name: one.clone() for name, one in ready.model.state_dict().items()}
     state = torch.get_rng_state()
-    batch = {"input_ids": torch.ones(2, 4, dtype=torch.long), "labels": torch.tensor([0, 1])}
-    assert failing_step(ready.model, batch, "cpu", "bf16") is None
+    python = random.getstate()
+    take_step(ready.model, _batch(job, rows), _loss, device="cpu", precision="bf16")
+    assert random.getstate() == python and not ready.model.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(one.grad is None for one in ready.model.parameters())
     for name, one in ready.model.state_dict().items():
