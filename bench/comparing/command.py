@@ -85,12 +85,13 @@ def _written(change: Change) -> list[str]:
     from bench.report import text
 
     low, high = change.change.low, change.change.high
-    if change.figure in ("accuracy", "word error rate"):
+    if change.figure in ("accuracy", "f1_macro", "word error rate"):
         values = [f"{text.percent(value)} %" for value in (change.old, change.new)]
         ends = text.span(text.points(low), text.points(high))
         return [*values, f"{text.points(change.change.value)} pt", ends]
     written = {
         "p50": lambda value: f"{text.milliseconds(value)} ms",
+        "p95": lambda value: f"{text.milliseconds(value)} ms",
         "throughput": lambda value: f"{text.significant(value)} rows/s",
         "size": text.bytes_with_unit,
     }[change.figure.partition(" at ")[0]]

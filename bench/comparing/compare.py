@@ -1,15 +1,16 @@
 """Two results side by side: what a change of code, recipe or machine did to every variant.
 
-Accuracy and word error rate are compared on paired rows where both benchmarks used the same ones,
-else as two independent samples. Latency, in speech at every length of audio, is compared in
-milliseconds where hardware, threads and timed rows are the same, else by the speed-up over each
-benchmark's own baseline, which another machine changes less. A difference counts where its
-interval excludes "none" and it exceeds the noise floor of both benchmarks and the tolerance.
+Accuracy, macro F1 and word error rate are compared on paired rows where both benchmarks used the
+same ones, else as two independent samples. Latency, its median and its p95, in speech at every
+length of audio, is compared in milliseconds where hardware, threads and timed rows are the same,
+else by the speed-up over each benchmark's own baseline, which another machine changes less. A
+difference counts where its interval excludes "none" and it exceeds the noise floor of both
+benchmarks and the tolerance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,16 +21,30 @@ from bench.report.summary import Summary, summarise
 from bench.results.records import Results, Variant
 from bench.statistics.decisions import (
     Estimate,
+    Finding,
     holm_adjust,
     judge_difference,
     judge_interval,
     ratio_finding,
 )
-from bench.statistics.latency import Samples, difference_of, median_ratio, ratio_of_ratios
+from bench.statistics.f1 import paired_f1_difference, unpaired_f1_difference
+from bench.statistics.latency import (
+    Samples,
+    difference_of,
+    median_ratio,
+    quantile_ratio,
+    ratio_of_ratios,
+)
 from finetune.core.errors import FolderError
-from finetune.metrics.classification import CONFIDENCE, paired_difference
+from finetune.metrics.classification import (
+    CONFIDENCE,
+    confusion_matrix,
+    f1_scores,
+    paired_difference,
+)
 from finetune.metrics.word_errors import wer_difference
 
+QUANTILES = {"p50": 0.5, "p95": 0.95}
 SIZE_TOLERANCE = 0.01  # a file that grows by less is no regression
 
 
@@ -37,8 +52,8 @@ SIZE_TOLERANCE = 0.01  # a file that grows by less is no regression
 class Change:
     """One figure of a variant, old and new.
 
-    ``change`` is new minus old for accuracy (a share), new over old for all else; ``basis`` says
-    how it was compared; ``finding`` is "better", "worse" or "tie".
+    ``change`` is new minus old for accuracy, F1 and error rate (shares), new over old for all
+    else; ``basis`` says how it was compared; ``finding`` is "better", "worse" or "tie".
     """
 
     figure: str
@@ -178,6 +193,7 @@ def _compare_variant(
         return VariantChange(name, _how_lost(new))
     found = [
         _accuracy(name, before.results, after.results, same_rows),
+        _f1_macro(name, before.results, after.results, same_rows),
         _errors(old, new, before.results, after.results, same_rows),
         *_latencies(old, new, before, after, floor, same_machine),
         _throughput(before.results, after.results, name, floor) if same_machine else None,
@@ -233,6 +249,24 @@ def unpaired_difference(right: np.ndarray, base: np.ndarray) -> tuple[Estimate, 
     return Estimate(difference, float(low), float(high)), p
 
 
+def _f1_macro(name: str, old: Results, new: Results, same_rows: bool) -> Change | None:
+    """New minus old; judged, as accuracies are, once all p-values are known."""
+    given = []
+    for results in (old, new):
+        predicted = _variant(results, name).predicted
+        if not predicted or not results.truth:
+            return None
+        given.append((np.array(results.truth), np.array(predicted), len(results.labels)))
+    shares = [float(f1_scores(confusion_matrix(*one)).macro) for one in given]
+    (base_truth, base, _), (truth, own, _) = given
+    if same_rows:
+        change, p = paired_f1_difference(truth, own, base)
+    else:
+        change, p = unpaired_f1_difference(truth, own, base_truth, base)
+    basis = "same rows" if same_rows else "different rows"
+    return Change("f1_macro", *shares, change, basis, "tie", p)
+
+
 def _errors(old: Row, new: Row, before: Results, after: Results, same_rows: bool) -> Change | None:
     """New word error rate minus old: its interval decides, as it does in the report."""
     if old.wer is None or new.wer is None:
@@ -250,41 +284,63 @@ def _errors(old: Row, new: Row, before: Results, after: Results, same_rows: bool
 def _latencies(
     old: Row, new: Row, before: Summary, after: Summary, floor: float, same_machine: bool
 ) -> Iterator[Change | None]:
-    """New p50 over old, at every length of audio that both timed."""
-    baselines = before.results.baseline, after.results.baseline
+    """Percentiles of new over old, in speech at every length of audio that both timed."""
+    baselines = [one.results.baseline for one in (before, after)]
     if old.group is not None:
-        baselines = tuple(one.results.baselines[old.group] for one in (before, after))
-    comparable = same_machine or baselines[0] == baselines[1]
-    if not comparable:
+        baselines = [one.results.baselines[old.group] for one in (before, after)]
+    if not same_machine and baselines[0] != baselines[1]:
         return
-    if not (old.lengths or new.lengths):
-        ends = (old.latency_samples, old.speedup), (new.latency_samples, new.speedup)
-        yield _latency("p50", *ends, floor, same_machine)
-    for length, one in old.lengths.items():
-        if (other := new.lengths.get(length)) is not None:
-            ends = (one.samples, one.speedup), (other.samples, other.speedup)
-            yield _latency(f"p50 at {length} s", *ends, floor, same_machine)
+    own, base = (old, new), [_row(*pair) for pair in zip((before, after), baselines, strict=True)]
+    for length in list(old.lengths) or [None]:
+        samples = [_timed(row, length) for row in own]
+        bases = [_timed(row, length) for row in base]
+        pairs = [_timed(one.noise_pair, length) for one in (before, after)]
+        for figure, quantile in QUANTILES.items():
+            noise = [_quantile_floor(*one, quantile) for one in zip(bases, pairs, strict=True)]
+            name = figure if length is None else f"{figure} at {length} s"
+            against = None if same_machine or old.is_baseline else bases
+            if same_machine or against is not None:
+                yield _latency(name, samples, against, quantile, max(floor, *noise))
 
 
 def _latency(
     figure: str,
-    old: tuple[Samples | None, Estimate | None],
-    new: tuple[Samples | None, Estimate | None],
+    samples: Sequence[Samples | None],
+    bases: Sequence[Samples | None] | None,
+    quantile: float,
     floor: float,
-    same_machine: bool,
 ) -> Change | None:
-    """Samples and speed-up of both: on different machines, old speed-up over new."""
-    if old[0] is None or new[0] is None:
+    """Old and new against each other, or each against its own of ``bases`` first."""
+    if None in samples or (bases is not None and None in bases):
         return None
-    medians = [float(np.median(one[0].values)) for one in (old, new)]
-    if same_machine:
-        ratio, basis = median_ratio(new[0], old[0], together=False), "milliseconds"
-    elif old[1] is not None and new[1] is not None:
-        ratio, basis = ratio_of_ratios(old[1], new[1]), "relative to the baseline"
+    times = [float(np.quantile(one.values, quantile)) for one in samples]
+    if bases is None:
+        ratio = quantile_ratio(samples[1], samples[0], quantile, together=False)
+        basis = "milliseconds"
     else:
-        return None
-    words = {"higher": "worse", "lower": "better", "tie": "tie"}
-    return Change(figure, *medians, ratio, basis, words[ratio_finding(ratio, floor)])
+        gains = [quantile_ratio(*one, quantile) for one in zip(bases, samples, strict=True)]
+        ratio, basis = ratio_of_ratios(*gains), "relative to the baseline"
+    words: dict[str, Finding] = {"higher": "worse", "lower": "better", "tie": "tie"}
+    return Change(figure, *times, ratio, basis, words[ratio_finding(ratio, floor)])
+
+
+def _row(summary: Summary, name: str) -> Row | None:
+    return next((row for row in summary.rows if row.name == name), None)
+
+
+def _timed(row: Row | None, length: str | None) -> Samples | None:
+    """A row's latencies, of one length of audio where there are several."""
+    if row is None or length is None:
+        return row and row.latency_samples
+    return row.lengths[length].samples if length in row.lengths else None
+
+
+def _quantile_floor(base: Samples | None, pair: Samples | None, quantile: float) -> float:
+    """What the baseline's two measurements differ by at a percentile; 0 without a second one."""
+    if base is None or pair is None:
+        return 0.0
+    times = [float(np.quantile(one.values, quantile)) for one in (base, pair)]
+    return noise_floor(Estimate(times[0] / times[1], None, None))
 
 
 def _throughput(old: Results, new: Results, name: str, floor: float) -> Change | None:
@@ -317,14 +373,20 @@ def _plain(
 
 
 def _adjust(variants: list[VariantChange]) -> list[VariantChange]:
-    """Holm over the accuracies of all variants, and what each then says."""
-    tested = [c for one in variants for c in one.changes if c.p_adjusted is not None]
+    """Holm over all variants' accuracies, and over their F1, and what each then says."""
+    for figure in ("accuracy", "f1_macro"):
+        variants = _adjust_figure(variants, figure)
+    return variants
+
+
+def _adjust_figure(variants: list[VariantChange], figure: str) -> list[VariantChange]:
+    tested = [c for one in variants for c in one.changes if c.figure == figure]
     adjusted = iter(holm_adjust(change.p_adjusted for change in tested).tolist())
     return [
         replace(
             one,
             changes=tuple(
-                change if change.p_adjusted is None else _judge(change, next(adjusted))
+                _judge(change, next(adjusted)) if change.figure == figure else change
                 for change in one.changes
             ),
         )

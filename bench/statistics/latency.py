@@ -82,7 +82,7 @@ def median_interval(samples: Samples, *, seed: int = 0, confidence: float = CONF
     count = int(units.max()) + 1
     if count < 2:
         return Estimate(median, None, None)
-    draws = np.log(_resampled_medians(samples.values, units, _draw_units(count, seed)))
+    draws = np.log(_resampled_quantiles(samples.values, units, _draw_units(count, seed)))
     return _log_interval(median, _standard_error(draws, count), count - 1, confidence)
 
 
@@ -94,14 +94,31 @@ def median_ratio(
     seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> Estimate:
-    """Ratio of two medians with its bootstrap interval.
+    """Ratio of two medians with its bootstrap interval (``quantile_ratio``)."""
+    return quantile_ratio(
+        numerator, denominator, 0.5, together=together, seed=seed, confidence=confidence
+    )
+
+
+def quantile_ratio(
+    numerator: Samples,
+    denominator: Samples,
+    quantile: float,
+    *,
+    together: bool = True,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
+    """Ratio of a quantile of two (0.95: p95) with its bootstrap interval.
 
     Where both were measured in the same processes and rounds, and there are PAIRED_FROM units
     or more, they are resampled together: drift of the machine hits both and cancels. Otherwise,
     or where they were not measured ``together`` (two benchmarks), each is resampled by itself,
     with Welch and Satterthwaite's degrees of freedom.
     """
-    ratio = float(np.median(numerator.values) / np.median(denominator.values))
+    ratio = float(
+        np.quantile(numerator.values, quantile) / np.quantile(denominator.values, quantile)
+    )
     above, below = _units(numerator), _units(denominator)
     counts = int(above.max()) + 1, int(below.max()) + 1
     if min(counts) < 2:
@@ -109,9 +126,9 @@ def median_ratio(
     paired = together and counts[0] == counts[1] >= PAIRED_FROM
     paired = paired and _same_schedule(numerator, denominator)
     picks = _draw_units(counts[0], seed)
-    top = np.log(_resampled_medians(numerator.values, above, picks))
+    top = np.log(_resampled_quantiles(numerator.values, above, picks, quantile))
     others = picks if paired else _draw_units(counts[1], seed + 1)
-    bottom = np.log(_resampled_medians(denominator.values, below, others))
+    bottom = np.log(_resampled_quantiles(denominator.values, below, others, quantile))
     if paired:
         error = _standard_error(top - bottom, counts[0])
         return _log_interval(ratio, error, counts[0] - 1, confidence)
@@ -217,15 +234,22 @@ def _draw_units(count: int, seed: int) -> np.ndarray:
     return generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
 
 
-def _resampled_medians(values: np.ndarray, units: np.ndarray, picks: np.ndarray) -> np.ndarray:
-    """Median of the pooled samples (n,) when unit u is taken picks[b, u] times: (b,)."""
+def _resampled_quantiles(
+    values: np.ndarray, units: np.ndarray, picks: np.ndarray, quantile: float = 0.5
+) -> np.ndarray:
+    """A quantile of the pooled samples (n,) when unit u is taken picks[b, u] times: (b,).
+
+    Between two samples it is interpolated, as NumPy does.
+    """
     order = np.argsort(values, kind="stable")
     # cumulative[i, u]: samples of unit u among the i + 1 smallest
     cumulative = (units[order, None] == np.arange(picks.shape[1])).cumsum(axis=0)
     total = picks @ cumulative[-1]
-    ranks = ((total + 1) // 2, total // 2 + 1)
+    place = quantile * (total - 1)
+    below = np.floor(place + 1e-9).astype(np.int64)  # 0.95 of 20 is 18.999…
+    ranks = (below + 1, np.minimum(below + 2, total))
     low, high = (values[order][_rank_position(cumulative, picks, rank)] for rank in ranks)
-    return (low + high) / 2
+    return low + np.clip(place - below, 0, 1) * (high - low)
 
 
 def _rank_position(cumulative: np.ndarray, picks: np.ndarray, rank: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from bench.report import text
 from bench.report.figures import picture_axis
 from bench.report.notes import is_disturbed, method_notes
-from bench.report.pictures.key import MOST_NAMES_NARROW
+from bench.report.pictures.key import MOST_NAMES
 from bench.report.pictures.plots import PLOTS, draw
 from bench.report.pictures.svg import Plot, colour_of
 from bench.report.rows import Row
@@ -144,7 +144,7 @@ def _trade_off_caption(summary: Summary) -> str:
         if any(row.size_bytes for row in summary.measured)
         else ""
     )
-    crowded = len(summary.over_seeds.shown) > MOST_NAMES_NARROW
+    crowded = len(summary.over_seeds.shown) > MOST_NAMES
     numbered = " What a number stands for is told below the picture." if crowded else ""
     other = "more accurate" if kind == "accuracy" else "smaller in memory"
     return (

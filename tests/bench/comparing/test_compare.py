@@ -83,7 +83,7 @@ def test_the_same_results_show_no_difference(old: dict[str, Any]) -> None:
 
 def test_a_slower_variant_is_found_and_only_it(old: dict[str, Any]) -> None:
     found = compare(old, changed(old, 1.3))
-    assert found.regressions == (f"{CHANGED}: p50",)
+    assert found.regressions == (f"{CHANGED}: p50", f"{CHANGED}: p95")
     change = figure(found, CHANGED, "p50")
     assert change.change.value == pytest.approx(1.3)
     assert 1 < change.change.low < 1.3 < change.change.high
@@ -100,6 +100,35 @@ def test_a_slowdown_within_the_noise_floor_is_a_tie(old: dict[str, Any]) -> None
     found = compare(noisy, changed(old, 1.3))
     assert found.noise_floor > 0.4
     assert found.regressions == ()
+
+
+def test_a_tail_that_grew_is_found_though_the_median_did_not(old: dict[str, Any]) -> None:
+    new = copy.deepcopy(old)
+    variant = next(one for one in new["variants"] if one["name"] == CHANGED)
+    for entry in variant["latency"]:
+        slowest = sorted(entry["samples_ms"])[-4]
+        entry["samples_ms"] = [
+            value * 3 if value >= slowest else value for value in entry["samples_ms"]
+        ]
+    assert compare(old, new).regressions == (f"{CHANGED}: p95",)
+
+
+def test_f1_is_judged_where_accuracy_is(old: dict[str, Any]) -> None:
+    found = compare(old, changed(old, wrong=60))
+    findings = {
+        change.figure: change.finding
+        for one in found.variants
+        if one.name == CHANGED
+        for change in one.changes
+    }
+    assert findings["f1_macro"] == findings["accuracy"] == "worse"
+    others = [one for one in found.variants if one.name != CHANGED]
+    assert all(
+        change.finding == "tie"
+        for one in others
+        for change in one.changes
+        if change.figure in ("f1_macro", "p95")
+    )
 
 
 def test_accuracy_is_paired_on_the_same_rows(old: dict[str, Any]) -> None:
@@ -142,7 +171,7 @@ def test_another_machine_is_compared_by_its_own_baseline(old: dict[str, Any]) ->
         for entry in variant["latency"]:
             entry["samples_ms"] = [2 * value for value in entry["samples_ms"]]
     found = compare(old, new)
-    assert found.regressions == (f"{CHANGED}: p50",)
+    assert found.regressions == (f"{CHANGED}: p50", f"{CHANGED}: p95")
     change = figure(found, CHANGED, "p50")
     assert change.basis == "relative to the baseline"
     assert change.change.value == pytest.approx(1.3)
@@ -184,7 +213,7 @@ def test_the_command_prints_json_and_the_gate_fails(old: dict[str, Any], tmp_pat
     assert f"| {CHANGED} | p50 |" in done.output
     told = json.loads(runner.invoke(app, [*arguments, "--json"]).output)
     assert told["schema"] == "kotune.comparison/1"
-    assert told["regressions"] == [f"{CHANGED}: p50"]
+    assert told["regressions"] == [f"{CHANGED}: p50", f"{CHANGED}: p95"]
     gated = runner.invoke(app, [*arguments, "--gate"])
     assert isinstance(gated.exception, GateError)
     assert runner.invoke(app, [*arguments, "--gate", "--tolerance", "50"]).exit_code == 0

@@ -11,7 +11,7 @@ from scipy import stats
 from bench.statistics.decisions import Estimate, holm_adjust, ratio_finding
 from bench.statistics.latency import (
     Samples,
-    _resampled_medians,
+    _resampled_quantiles,
     _units,
     collect_samples,
     compare_accuracy,
@@ -79,7 +79,7 @@ def test_samples_must_be_positive_numbers(values: list[float]) -> None:
         )
     )
 )
-def test_resampled_medians_are_those_of_the_samples_written_out(
+def test_resampled_quantiles_are_those_of_the_samples_written_out(
     case: tuple[list[list[float]], list[int]],
 ) -> None:
     units, picks = case
@@ -88,8 +88,9 @@ def test_resampled_medians_are_those_of_the_samples_written_out(
     written = np.concatenate(
         [np.tile(unit, times) for unit, times in zip(units, picks, strict=True)]
     )
-    found = _resampled_medians(values, owner, np.array([picks]))
-    assert found[0] == pytest.approx(np.median(written))
+    for quantile in (0.5, 0.95, 0.3, 1.0):
+        found = _resampled_quantiles(values, owner, np.array([picks]), quantile)
+        assert found[0] == pytest.approx(np.quantile(written, quantile))
 
 
 def test_the_unit_is_the_highest_level_that_repeats() -> None:
