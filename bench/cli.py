@@ -96,7 +96,7 @@ def split_arguments(words: list[str]) -> tuple[list[str], list[str]]:
 
 def load_suite(name: str, overrides: list[str]) -> tuple[SuiteRecipe, Path]:
     """A suite and the folder its file stands in; raises RecipeError."""
-    from bench.suites.recipe import SuiteRecipe
+    from bench.suites.recipe import suite_kind
     from finetune.recipes.files import apply_overrides, check_recipe, find_recipe, read_yaml
 
     try:
@@ -109,7 +109,7 @@ def load_suite(name: str, overrides: list[str]) -> tuple[SuiteRecipe, Path]:
             next_step="kotune ls",
         ) from fault
     content = apply_overrides(read_yaml(path), overrides)
-    return check_recipe(SuiteRecipe, content, name), path.parent
+    return check_recipe(suite_kind(content, path.parent), content, name), path.parent
 
 
 def _run_suite(

@@ -41,7 +41,7 @@ class BenchSettings(Section):
     @field_validator("where")
     @classmethod
     def _can_be_read(cls, value: str | None) -> str | None:
-        from bench.report.selection import parse_conditions
+        from bench.results.conditions import parse_conditions
 
         if value is not None:
             parse_conditions(value)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 from bench.results.reading import read_results
-from bench.tasks.registry import open_task
+from finetune.core.errors import FolderError
+from finetune.tasks.registry import SPEECH, TEXT
+
+PAGES = {  # the pages of each task, whose ``write_pages`` makes them
+    TEXT: "bench.report.pages.text",
+    SPEECH: "bench.report.pages.speech",
+}
 
 
 def write_report(folder: Path, *, where: str | None = None) -> Path:
@@ -16,5 +23,9 @@ def write_report(folder: Path, *, where: str | None = None) -> Path:
     """
     folder = Path(folder)
     results = read_results(folder)
+    if results.task not in PAGES:
+        raise FolderError(
+            "no report is made of this task", received=results.task, allowed=", ".join(PAGES)
+        )
     where = where or results.settings.get("where")
-    return open_task(results.task).write_pages(folder, results, where)
+    return import_module(PAGES[results.task]).write_pages(folder, results, where)

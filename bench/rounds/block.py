@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.instruments.disturbance import CpuWatch, gpu_disturbance
 from bench.instruments.meters import open_gpu
@@ -14,9 +14,11 @@ from bench.instruments.timing import round_orders
 from bench.rounds.checkpoint import Checkpoint, Progress
 from bench.rounds.schedule import Schedule
 from bench.settings import BenchSettings
-from bench.tasks.task import Rows, Task
 from bench.variants.contenders import Variant
 from finetune.core.worker_process import WorkerFailed, WorkerProcess
+
+if TYPE_CHECKING:
+    from bench.tasks.task import Rows, Task
 
 Report = Callable[[str], None]
 AGREEMENT = 0.995  # of answers, for those that a run has stored to stand for a variant's

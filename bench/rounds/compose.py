@@ -7,13 +7,15 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.engines.prepare import Prepared
 from bench.rounds.checkpoint import Measurement
-from bench.tasks.task import Rows, Task
 from bench.variants.contenders import Contender, runs_of
 from finetune.run_folder import Run, read_document
+
+if TYPE_CHECKING:
+    from bench.tasks.task import Rows, Task
 
 TRAINING_KEYS = (
     "method",

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from finetune.core.worker_process import package_environment
-from finetune.recipes.text import FinetuneRecipe
+from finetune.recipes.sections import Recipe
 
 ACCELERATORS = ("nvidia[0-9]*", "kfd", "dxg", "accel")  # device files; a driver forbids forking
 
@@ -40,8 +40,11 @@ class StageProcess:
     ) -> None:
         self.close()
 
-    def run(self, recipe: FinetuneRecipe, artifact: Path | None) -> int:
-        """Train and, with ``artifact``, export; the exit code (negative: killed by a signal)."""
+    def run(self, recipe: Recipe, artifact: Path | None) -> int:
+        """Train and, with ``artifact``, export; or summarise a recipe's finished seeds.
+
+        Returns the exit code (negative: killed by a signal).
+        """
         job = {
             "argv": sys.argv,
             "recipe": recipe.model_dump(mode="json"),

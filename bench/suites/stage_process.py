@@ -22,21 +22,27 @@ from typing import Any
 from bench.suites.stages import Record, export_key, finetune_key, finish, read_record
 from finetune.core.console import quiet_libraries, run_app, say
 from finetune.core.errors import GateError
-from finetune.recipes.text import FinetuneRecipe
+from finetune.recipes.sections import Recipe
+from finetune.studies.seeds import write_summary
+from finetune.tasks.registry import recipe_kind
 
 
 def run_stages(job: dict[str, Any]) -> None:
     """Train unless that is done, then export where asked; each stage leaves its record.
 
-    A crossed export gate is recorded, told and raised as GateError.
+    A recipe of several seeds is summarised: its runs are jobs of their own, and finished. A
+    crossed export gate is recorded, told and raised as GateError.
     """
-    recipe = FinetuneRecipe.model_validate(job["recipe"])
+    recipe = recipe_kind(job["recipe"]).model_validate(job["recipe"])
+    if recipe.seeds:
+        write_summary(recipe, report=_report)
+        return
     run = train(recipe)
     if job["artifact"] is not None:
         export(recipe, run, Path(job["artifact"]))
 
 
-def train(recipe: FinetuneRecipe) -> Record:
+def train(recipe: Recipe) -> Record:
     """The finished run, trained now or before."""
     target, key = Path(recipe.folder), finetune_key(recipe)
     done = read_record("finetune", target)
@@ -49,7 +55,7 @@ def train(recipe: FinetuneRecipe) -> Record:
     return finish("finetune", key, target, target, time.perf_counter() - began)
 
 
-def export(recipe: FinetuneRecipe, run: Record, target: Path) -> Record:
+def export(recipe: Recipe, run: Record, target: Path) -> Record:
     """The artifact of a finished run; raises GateError after recording the failure."""
     from export.artifact.folder import failed_target
     from export.exporting import export_run

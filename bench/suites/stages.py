@@ -18,7 +18,7 @@ from finetune.core.files import read_json, sha256_file, write_json
 from finetune.core.provenance import package_version
 from finetune.models.source import KLUE, TINY
 from finetune.recipes.files import expand_path
-from finetune.recipes.text import FinetuneRecipe
+from finetune.recipes.sections import Recipe
 
 SCHEMA = "kotune.stage/1"
 MARKERS = {"finetune": "run.json", "export": "manifest.json", "bench": "results.json"}
@@ -78,7 +78,7 @@ def finish(
     return record
 
 
-def finetune_key(recipe: FinetuneRecipe) -> str:
+def finetune_key(recipe: Recipe) -> str:
     """Key of a training; ``export`` settings do not enter it. Raises KotuneError."""
     content = recipe.model_dump(mode="json", exclude={"export"})
     return _digest(
@@ -86,7 +86,7 @@ def finetune_key(recipe: FinetuneRecipe) -> str:
     )
 
 
-def export_key(run: Record, recipe: FinetuneRecipe) -> str:
+def export_key(run: Record, recipe: Recipe) -> str:
     """Key of the export of a finished run."""
     settings = recipe.export.model_dump(mode="json")
     return _digest(stage="export", run=run.marker_sha256, settings=settings)
@@ -97,12 +97,12 @@ def bench_key(inputs: list[Record], section: dict[str, Any]) -> str:
     return _digest(stage="bench", inputs=[one.marker_sha256 for one in inputs], section=section)
 
 
-def adopt_run(recipe: FinetuneRecipe, key: str) -> Record | None:
+def adopt_run(recipe: Recipe, key: str) -> Record | None:
     """Take over a run that ``kotune finetune`` made of the same recipe, data and base model.
 
     Raises FolderError where the folder holds another run, which is not ours to replace.
     """
-    from finetune.data.reviews import load_corpus
+    from bench.tasks.registry import open_task
     from finetune.run_folder import open_run
 
     target = Path(recipe.folder)
@@ -111,9 +111,8 @@ def adopt_run(recipe: FinetuneRecipe, key: str) -> Record | None:
     run = open_run(target)
     wanted = recipe.model_dump(mode="json", exclude={"export"})
     same = run.recipe.model_dump(mode="json", exclude={"export"}) == wanted
-    prepare = recipe.model.preparation.of_texts
-    corpus = load_corpus(recipe.data, recipe.seed, prepare) if same else None
-    if corpus is not None and run.info["data_fingerprint"] == corpus.fingerprint:
+    task = open_task(recipe.task)
+    if same and run.info["data_fingerprint"] == task.data_fingerprint(recipe):
         return finish("finetune", key, target, target, run.info["training_time_s"])
     raise FolderError(
         "the run folder holds another run, which no suite has made",
@@ -127,11 +126,12 @@ def _digest(**content: Any) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _data_state(recipe: FinetuneRecipe) -> dict[str, Any]:
+def _data_state(recipe: Recipe) -> dict[str, Any]:
     """Hashes of the data files; a hub id or the official download stand for themselves."""
     data = recipe.data
-    if data.source is not None:
-        return _hash_tree(SAMPLE) if data.source == "sample" else {"source": data.source}
+    source = getattr(data, "source", None)  # speech has none
+    if source is not None:
+        return _hash_tree(SAMPLE) if source == "sample" else {"source": source}
     state: dict[str, Any] = {}
     for key, value in (("data.path", data.path), ("data.test_path", data.test_path)):
         if value is not None:
@@ -140,10 +140,10 @@ def _data_state(recipe: FinetuneRecipe) -> dict[str, Any]:
     return state
 
 
-def _base_state(recipe: FinetuneRecipe) -> Any:
-    """Hashes of a local base model's files, else hub id and revision."""
+def _base_state(recipe: Recipe) -> Any:
+    """Hashes of a local base model's files, else hub id and revision; "random" without one."""
     model = recipe.model
-    if model.random_weights and model.source in KLUE:
+    if model.source is None or (getattr(model, "random_weights", False) and model.source in KLUE):
         return "random"
     folder = TINY if model.source == "tiny" else expand_path(model.source, "model.source")
     return _hash_tree(folder) if folder.is_dir() else [model.source, model.revision]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.benchmark import check_target, run_benchmark
 from bench.settings import UNMEASURED
-from bench.suites.recipe import SuiteRecipe, resolve_recipes, wanted_exports
+from bench.suites.recipe import SuiteRecipe, resolve_recipes, suite_recipes, wanted_exports
 from bench.suites.stage_launch import StageProcess
 from bench.suites.stages import (
     Record,
@@ -24,7 +24,8 @@ from bench.suites.stages import (
 from finetune.core.errors import GateError, KotuneError
 from finetune.core.files import write_text
 from finetune.recipes.files import dump_recipe
-from finetune.recipes.text import FinetuneRecipe
+from finetune.recipes.sections import Recipe
+from finetune.studies.seeds import check_summary, runs_of_seeds, seed_recipes
 
 Report = Callable[[str], None]
 
@@ -41,7 +42,7 @@ class StageFailed(KotuneError):
 class Job:
     """One recipe's way through the suite: where its run and its artifact will lie."""
 
-    recipe: FinetuneRecipe
+    recipe: Recipe
     run: Path
     artifact: Path | None
 
@@ -62,17 +63,24 @@ def run_suite(
     """
     jobs = plan_jobs(suite, resolve_recipes(suite, beside))
     check_target(suite.folder)
+    several = [one for one in suite_recipes(suite, beside) if one.seeds]
+    for recipe in several:
+        check_summary(Path(recipe.folder))
     if fresh:
         forget_stages(suite, jobs)
     write_text(suite.folder / "suite.yaml", dump_recipe(suite))
     finished: list[Record] = []
     failures: list[str] = []
+    before = {job.run: read_record("finetune", job.run) for job in jobs}
     with StageProcess() as process:
         for number, job in enumerate(jobs, start=1):
             where = f"{number}/{len(jobs)} {job.recipe.name}"
             records = finish_job(job, where, process, adopt=not fresh, report=report)
             finished += records
             failures += [f"{one.folder}: {one.failure}" for one in records if one.failure]
+        trained = {run for run in before if read_record("finetune", run) != before[run]}
+        for recipe in several:
+            summarize_seeds(recipe, trained, process)
     page = benchmark_stage(suite, finished, measure_again=measure_again, report=report)
     if failures:
         raise GateError(
@@ -82,7 +90,7 @@ def run_suite(
     return page
 
 
-def plan_jobs(suite: SuiteRecipe, recipes: Sequence[FinetuneRecipe]) -> list[Job]:
+def plan_jobs(suite: SuiteRecipe, recipes: Sequence[Recipe]) -> list[Job]:
     """Where each recipe's outputs go; artifacts stand beside the runs' folder."""
     exported = wanted_exports(suite, list(recipes))
     jobs = []
@@ -125,6 +133,19 @@ def finish_job(
     else:
         report(f"{where} unchanged since {run.folder} was made; not run again")
     return [run, *([artifact] if artifact else [])]
+
+
+def summarize_seeds(recipe: Recipe, trained: set[Path], process: StageProcess) -> None:
+    """Write the recipe's seeds.json, unless it has one and none of its runs was made now.
+
+    Raises StageFailed.
+    """
+    runs = [Path(one.folder) for one in seed_recipes(recipe)]
+    if runs_of_seeds(Path(recipe.folder)) == runs and not trained.intersection(runs):
+        return
+    code = process.run(recipe, None)
+    if code:
+        raise StageFailed(f"the summary of {recipe.name} has failed", code)
 
 
 def finished_stages(job: Job, *, adopt: bool) -> tuple[Record | None, Record | None]:

@@ -25,7 +25,7 @@ from finetune.tasks.registry import SPEECH
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.results.records import Results
+    from finetune.recipes.speech import SpeechRecipe
 
 BUFFERS = 4  # of the first convolution's output that are alive at once, cautiously
 FIRST_LAYER = {"conv_dim": [512], "conv_stride": [5]}  # base-960h's
@@ -138,6 +138,12 @@ class SpeechTask(Task):
             training_time_s=round(run.info["training_time_s"], 2) if run else None,
         )
 
+    def data_fingerprint(self, recipe: SpeechRecipe) -> str:
+        """Hash of the recordings that a recipe's data are today."""
+        from finetune.data.recordings import load_speech_corpus
+
+        return load_speech_corpus(recipe.data, recipe.seed).fingerprint
+
     def working_bytes(self, variant: Variant, settings: SpeechBenchSection) -> int:
         """The first convolution's output for the longest audio, several times over."""
         run = variant.source.run if variant.source else None
@@ -145,12 +151,6 @@ class SpeechTask(Task):
         rate_hz = sampling_rate(run) if run else 16_000
         frames = max(settings.lengths_s) * rate_hz / config["conv_stride"][0]
         return int(BUFFERS * 4 * config["conv_dim"][0] * frames)
-
-    def write_pages(self, folder: Path, results: Results, where: str | None) -> Path:
-        """The report of speech recognition."""
-        from bench.report.pages.speech import write_pages
-
-        return write_pages(folder, results, where)
 
 
 def rows_alike(frame: pd.DataFrame) -> list[Any]:

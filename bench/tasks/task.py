@@ -13,11 +13,11 @@ from bench.instruments.timing import turns
 
 if TYPE_CHECKING:
     from bench.engines.prepare import Making, Prepared
-    from bench.results.records import Results
     from bench.rounds.checkpoint import Measurement
     from bench.settings import BenchSettings
     from bench.variants.contenders import Contender, Variant
     from finetune.core.worker_process import WorkerProcess
+    from finetune.recipes.sections import Recipe
 
 Once = Callable[["WorkerProcess", "Measurement"], Iterator[str]]
 
@@ -101,8 +101,8 @@ class Task(ABC):
         """The variant with its folder and sizes; ``made`` is what its making told."""
 
     @abstractmethod
-    def write_pages(self, folder: Path, results: Results, where: str | None) -> Path:
-        """Write the report of ``results`` into ``folder``; the path of report.html."""
+    def data_fingerprint(self, recipe: Recipe) -> str:
+        """Hash of the rows that a recipe's data are today."""
 
     def stored_answers(self, variant: Variant, rows: Rows) -> list[Any] | None:
         """Answers to the test rows that training stored, if they are this variant's own."""

@@ -24,9 +24,9 @@ from finetune.tasks.registry import TEXT
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.results.records import Results
     from bench.rounds.checkpoint import Measurement
     from finetune.core.worker_process import WorkerProcess
+    from finetune.recipes.text import FinetuneRecipe
 
 RANDOM_WEIGHTS = "Base models have random weights: speed and memory only, no accuracy is claimed."
 FROM_SCRATCH = "Trained from random weights, without pretraining: "
@@ -108,6 +108,13 @@ class TextTask(Task):
             return []
         return [FROM_SCRATCH + ", ".join(scratch) if rows.accuracy else RANDOM_WEIGHTS]
 
+    def data_fingerprint(self, recipe: FinetuneRecipe) -> str:
+        """Hash of the reviews that a recipe's data are today."""
+        from finetune.data.reviews import load_corpus
+
+        prepare = recipe.model.preparation.of_texts
+        return load_corpus(recipe.data, recipe.seed, prepare).fingerprint
+
     def stored_answers(self, variant: Variant, rows: TestRows) -> list[int] | None:
         """Class ids that a run has stored, where PyTorch is to give them again."""
         if not (variant.as_trained and variant.source.run is not None):
@@ -155,12 +162,6 @@ class TextTask(Task):
             parameters=run.info["parameters"] if run else None,
             training_time_s=round(run.info["training_time_s"], 2) if run else None,
         )
-
-    def write_pages(self, folder: Path, results: Results, where: str | None) -> Path:
-        """The report of text classification."""
-        from bench.report.pages.text import write_pages
-
-        return write_pages(folder, results, where)
 
 
 def measure_grid(

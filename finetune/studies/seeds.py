@@ -46,11 +46,10 @@ def finetune_seeds(
 
     Raises what ``finetune`` raises, and FolderError where a run of another recipe is in the way.
     """
-    from finetune.tasks.task import task_of
     from finetune.training import finetune
 
     summary, recipes = Path(recipe.folder), seed_recipes(recipe)
-    _check_summary(summary)
+    check_summary(summary)
     done = [] if overwrite else [one for one in recipes if is_finished(one)]
     for number, one in enumerate(recipes, start=1):
         where = f"seed {one.seed} ({number} of {len(recipes)})"
@@ -59,12 +58,20 @@ def finetune_seeds(
             continue
         report(where)
         finetune(one, overwrite=overwrite, report=report)
-    content = summarize_runs(recipe, [Path(one.folder) for one in recipes])
-    write_json(summary / DOCUMENT, SCHEMA, content)
+    return write_summary(recipe, report=report)
+
+
+def write_summary(recipe: Recipe, *, report: Callable[[str], None] = print) -> Path:
+    """Summarise the finished runs of a recipe's seeds; the summary's folder."""
+    from finetune.tasks.task import task_of
+
+    folder = Path(recipe.folder)
+    content = summarize_runs(recipe, [Path(one.folder) for one in seed_recipes(recipe)])
+    write_json(folder / DOCUMENT, SCHEMA, content)
     for line in table_lines(content, task_of(recipe).measures):
         report(line)
-    report(f"summary {summary / DOCUMENT}")
-    return summary
+    report(f"summary {folder / DOCUMENT}")
+    return folder
 
 
 def refuse_several_processes(recipe: Recipe, processes: int) -> None:
@@ -188,7 +195,7 @@ def runs_of_seeds(folder: Path) -> list[Path]:
     return [folder.parent / entry["run"] for entry in content["seeds"]]
 
 
-def _check_summary(folder: Path) -> None:
+def check_summary(folder: Path) -> None:
     """Refuse a folder of something else; raises FolderError."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / DOCUMENT).is_file():
         raise FolderError(

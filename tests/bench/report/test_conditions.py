@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_folder import write_results
 from results_factory import make_results
+from speech_results_factory import make_results_today
 from typer.testing import CliRunner
 
-from bench.report.selection import FIELDS, OPERATORS, check_row, parse_conditions, select_variant
+from bench.report.selection import check_row, figure_of, select_variant
 from bench.report.summary import Summary, summarise
 from bench.report.writing import write_report
+from bench.results.conditions import FIELDS, OPERATORS, parse_conditions
 from bench.results.reading import read_results
+from bench.results.records import Results
 from bench.settings import BenchSection, folder_settings
 from finetune.core.errors import GateError, RecipeError
 from kotune import app
@@ -113,6 +116,14 @@ def test_the_fastest_that_satisfies_everything_is_named(summary: Summary) -> Non
     assert "accuracy_drop<=0.2pt" in failing["tfidf-sklearn-fp64"]
     assert "p95_ms" not in failing["tfidf-sklearn-fp64"]
     assert "size_mb<=150 (443 MB)" in failing["lora-onnx-fp32"]
+
+
+def test_every_field_is_a_figure_of_a_row(summary: Summary) -> None:
+    found = {name for name in FIELDS for row in summary.rows if figure_of(row, FIELDS[name])}
+    assert {"accuracy", "accuracy_drop_high", "p95_ms", "speedup_low", "size_mb"} <= found
+    speech = summarise(Results.model_validate(make_results_today(failed=False)))
+    found = {name for name in FIELDS for row in speech.rows if figure_of(row, FIELDS[name])}
+    assert {"wer", "cer_low", "wer_increase_high", "p99_ms", "memory_mb"} <= found
 
 
 def test_the_checks_are_those_of_the_figures(summary: Summary) -> None:

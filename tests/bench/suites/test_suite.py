@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 import yaml
+from tones import tones_recipe
 
 from bench.cli import load_suite, split_arguments
 from bench.settings import BenchSection, folder_settings
 from bench.suites import stages
 from bench.suites.recipe import SuiteRecipe, resolve_recipes, wanted_exports
 from bench.suites.suite import run_suite
+from bench.tasks.registry import task_of_folders
+from bench.variants.contenders import find_contenders
 from finetune.core.errors import FolderError, GateError, RecipeError
 from finetune.recipes.files import packaged_recipes
 
@@ -143,6 +146,74 @@ def test_a_run_made_by_hand_is_taken_over_and_another_is_not_replaced(
     stages.record_path("finetune", place / "runs" / "quick").unlink()
     with pytest.raises(FolderError, match="holds another run"):
         go(path, ["common.seed=1"])
+
+
+def test_seeds_of_a_suite_leave_their_summary(write_suite, place: Path) -> None:
+    """``kotune bench runs/NAME`` stands for the runs of all seeds, as after ``kotune finetune``."""
+    path = write_suite(common={"seeds": [1, 2], "data.seed": 3}, export=False)
+    bench = ["bench.variants=[quick-seed-1-pytorch-fp32]", "bench.baseline=null"]
+    go(path, bench)
+    summary = place / "runs/quick/seeds.json"
+    told = json.loads(summary.read_text("utf-8"))
+    assert [one["run"] for one in told["seeds"]] == ["quick-seed-1", "quick-seed-2"]
+    found = find_contenders([Path("runs/quick")])
+    assert [one.name for one in found] == ["quick-seed-1", "quick-seed-2"]
+    assert task_of_folders([Path("runs/quick")]).name == "text-classification"
+    stamp = summary.stat().st_mtime_ns
+    assert all("not run again" in line for line in go(path, bench))
+    assert summary.stat().st_mtime_ns == stamp
+    summary.unlink()
+    go(path, bench)
+    assert json.loads(summary.read_text("utf-8")) == told
+    summary.write_text("{}")
+    (place / "runs/quick/other").write_text("")
+    summary.unlink()
+    with pytest.raises(FolderError, match="not a summary of seeds"):
+        go(path, bench)
+
+
+def test_a_speech_suite_goes_from_recipe_to_report(place: Path, tones_data: Path) -> None:
+    recipe = tones_recipe(tones_data, place / "runs" / "tones")
+    recipe["output"] = "runs/{name}"
+    recipe["training"] |= {"max_steps": 4, "eval_steps": 4}
+    recipe["export"] |= {"max_wer_increase": 1.0, "max_logit_difference": 10}
+    (place / "tones.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    suite = {
+        "name": "tones",
+        "recipes": ["tones.yaml"],
+        "bench": {
+            "processes": 1,
+            "rounds": 1,
+            "calls": 1,
+            "lengths_s": [1],
+            "warmup_s": 0.1,
+            "threads": 1,
+            "noise_pair": False,
+            "target_half_width": None,
+            "variants": ["full-onnx-fp32", "full-onnx-int8"],
+        },
+    }
+    path = place / "suite.yaml"
+    path.write_text(yaml.safe_dump(suite), encoding="utf-8")
+    first = go(path)
+    assert "1/1 tones train and export" in first
+    results = json.loads((place / "reports/tones/results.json").read_text("utf-8"))
+    assert results["task"] == "speech-recognition"
+    assert [one["status"] for one in results["variants"]] == ["ok", "ok"]
+    assert all("not run again" in line for line in go(path))
+    stages.record_path("finetune", place / "runs" / "tones").unlink()
+    assert all("not run again" in line for line in go(path))  # the run is taken over
+    with pytest.raises(RecipeError, match="latency_rows"):
+        load_suite(str(path), ["bench.latency_rows=5"])
+
+
+def test_one_suite_has_one_task(write_suite, place: Path, tones_data: Path) -> None:
+    path = write_suite(recipes=["quick.yaml", "tones.yaml"])
+    recipe = tones_recipe(tones_data, place / "runs" / "tones")
+    (place / "tones.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    suite, beside = load_suite(str(path), [])
+    with pytest.raises(RecipeError, match="one suite for each task"):
+        resolve_recipes(suite, beside)
 
 
 def test_changed_data_and_outputs_are_noticed(write_suite, place: Path) -> None:
