@@ -50,6 +50,12 @@ class FolderError(KotuneError):
     """A run, artifact or report folder that is missing, foreign or damaged."""
 
 
+class TrainingError(KotuneError):
+    """A training that ran and came to nothing, such as one that diverged; ``exit_code`` is 1."""
+
+    exit_code = 1
+
+
 class GateError(KotuneError):
     """The work ran, and a threshold was crossed; ``exit_code`` is 1."""
 

@@ -76,16 +76,14 @@ class ProgressReport(TrainerCallback):
         """Stop the clock, move the bar."""
         self.ledger.note_step(time.perf_counter() - self._began)
         self._count_time()
-        rate = self._rate(20, state.global_step)
-        figures = f"{self._figures['loss']} {self._figures['metric']} {rate}"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=state.global_step, figures=figures.strip())
+        self._move_bar(state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Take the loss from the Trainer's own log."""
         if not logs or "loss" not in logs:
             return
         self._figures["loss"] = f"loss {logs['loss']:.4f}"
+        self._move_bar(state)
         if self.watch.every_log and state.is_world_process_zero:
             recent = self.ledger.step_times_s[-args.logging_steps :]
             left_s = (state.max_steps - state.global_step) * sum(recent) / max(1, len(recent))
@@ -105,6 +103,7 @@ class ProgressReport(TrainerCallback):
         if value is None:
             return
         self._figures["metric"] = f"{self.metric} {value:.4f}"
+        self._move_bar(state)  # Trainer logs and evaluates after the end of the step
         if state.is_world_process_zero:
             say(
                 f"  step {state.global_step}/{state.max_steps}  {self._figures['loss']}  "
@@ -119,6 +118,13 @@ class ProgressReport(TrainerCallback):
         """Take the bar away, also where the training broke off."""
         if self._bar is not None:
             self._bar.stop()
+
+    def _move_bar(self, state: Any) -> None:
+        """Show the step and the newest figures."""
+        rate = self._rate(20, state.global_step)
+        figures = f"{self._figures['loss']} {self._figures['metric']} {rate}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=state.global_step, figures=figures.strip())
 
     def _count_time(self) -> None:
         now = time.perf_counter()

@@ -8,6 +8,7 @@ together, and the whole stands in the first one's memory only.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import shutil
@@ -28,6 +29,7 @@ from torch.distributed.checkpoint.state_dict import (
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_callback import ExportableState
 
+from finetune.core.errors import TrainingError
 from finetune.loop.checkpoints import (
     Checkpoint,
     begin_checkpoint,
@@ -116,9 +118,12 @@ class ResumableTrainer(Trainer):
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """As Trainer's; the first after a resume adds the loss summed before.
 
-        Out of memory becomes MicroBatchTooLarge, which holds no tensors.
+        Out of memory becomes MicroBatchTooLarge, which holds no tensors. Raises TrainingError
+        where the loss is no number, which Trainer would leave out of its log.
         """
         loss = self._step_within_memory(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise self._diverged(self.state.global_step + 1, f"a loss of {loss.item()}")
         if self._carried_loss is not None:
             loss = loss + self._carried_loss.to(loss.device)
             self._carried_loss = None
@@ -144,9 +149,26 @@ class ResumableTrainer(Trainer):
             self.control.should_save = True
         return better
 
-    def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+    def _maybe_log_save_evaluate(
+        self, tr_loss: torch.Tensor, grad_norm: Any, *args: Any, **kwargs: Any
+    ) -> None:
         self._running_loss = tr_loss
-        super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
+        norm = None if grad_norm is None else float(grad_norm)
+        if norm is not None and not math.isfinite(norm) and not self.args.fp16:  # scaled there
+            raise self._diverged(self.state.global_step, f"gradients with a norm of {norm}")
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _diverged(self, step: int, received: str) -> TrainingError:
+        """The end of a training whose numbers are no numbers any more; nothing of it is saved."""
+        rate = self.lr_scheduler.get_last_lr()[0] if self.lr_scheduler is not None else 0.0
+        half = self.args.bf16 or self.args.fp16
+        return TrainingError(
+            f"the training diverged in step {step} of {self.state.max_steps}",
+            received=f"{received}, at a learning rate of {rate:.2g}",
+            next_step=f"training.learning_rate={self.args.learning_rate / 10:g}"
+            + (", or training.precision=fp32" if half else "")
+            + ("" if self.args.max_grad_norm else ", or training.max_grad_norm=1"),
+        )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.save_checkpoint()

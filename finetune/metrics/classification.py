@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.core.errors import ModelError
+from finetune.core.errors import TrainingError
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -73,7 +73,7 @@ def classification_metrics(
     """Accuracy, F1 and mean cross-entropy of ``logits`` (n, k) against ``labels`` (n,).
 
     ``f1_binary`` is None unless there are two classes; class 1 is the positive one.
-    Raises ModelError on logits that are not finite, ValueError on shapes that do not match.
+    Raises TrainingError on logits that are not finite, ValueError on shapes that do not match.
     """
     from scipy.special import log_softmax
 
@@ -81,7 +81,7 @@ def classification_metrics(
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
         raise ValueError(f"labels (n,) and logits (n, k) expected: {labels.shape}, {logits.shape}")
     if not np.isfinite(logits).all():
-        raise ModelError(
+        raise TrainingError(
             "the model's outputs are not finite numbers; training has diverged",
             next_step="a lower training.learning_rate, or full precision",
         )

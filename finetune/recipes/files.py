@@ -121,12 +121,56 @@ def check_recipe(kind: type[R], content: dict[str, Any], origin: str) -> R:
     try:
         return kind.model_validate(content)
     except ValidationError as fault:
-        lines = [_explain(kind, error) for error in _without_union_echoes(fault.errors())]
+        lines = _all_faults(kind, content, fault)
         count = f"{len(lines)} fault{'s' if len(lines) > 1 else ''}"
         raise RecipeError(
             f"{origin}: {count} in the recipe\n" + "\n".join(f"  - {line}" for line in lines),
             next_step="kotune ls, then kotune show RECIPE for a valid one",
         ) from fault
+
+
+def _all_faults(
+    kind: type[BaseModel], content: dict[str, Any], fault: ValidationError
+) -> list[str]:
+    """Faults of single keys, and of keys that do not go together, which pydantic looks at last.
+
+    Those come out once the keys that are wrong by themselves are left out; what is said of a key
+    left out is not the user's fault.
+    """
+    lines, removed = [], set()
+    while True:
+        errors = list(_without_union_echoes(fault.errors()))
+        for error in errors:
+            for line in _explain(kind, error).split("\n"):
+                named = set(re.findall(r"\w+", line))
+                if line not in lines and not (error["type"] == "value_error" and named & removed):
+                    lines.append(line)
+        rest = _deep_copy(content)
+        gone = [name for error in errors if (name := _take_out(rest, error))]
+        if not gone:
+            return lines
+        content, removed = rest, {*removed, *gone}
+        try:
+            kind.model_validate(content)
+            return lines
+        except ValidationError as further:
+            fault = further
+
+
+def _take_out(content: dict[str, Any], error: Any) -> str | None:
+    """Remove the key that an error is of, or the first one that it names in a section; its name."""
+    *sections, last = error["loc"] or (None,)
+    place: Any = content
+    for part in sections:
+        place = place.get(part) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or last not in place:
+        return None
+    if error["type"] == "value_error" and isinstance(place[last], dict):
+        place, named = place[last], re.findall(r"\w+", error["msg"])
+        last = next((name for name in named if name in place), None)
+    if last is not None:
+        del place[last]
+    return last
 
 
 def _check_shape(kind: type[BaseModel], content: dict[str, Any], origin: str) -> None:
@@ -209,7 +253,7 @@ def _explain(kind: type[BaseModel], error: Any) -> str:
         return f"{key}: missing"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return f"{key}: {message}"
+        return "\n".join(f"{key}: {line}" for line in message.split("\n"))
     if error["type"] == "model_type":
         known = ", ".join(section_at(kind, place).model_fields)
         return f"{key}: a section of keys is wanted (received {error['input']!r}); keys: {known}"

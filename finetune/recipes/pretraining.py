@@ -17,6 +17,7 @@ from finetune.recipes.sections import (
     Share,
     TextSection,
     Whole,
+    told_together,
 )
 
 
@@ -90,13 +91,14 @@ class PretrainRecipe(Recipe):
     @model_validator(mode="after")
     def _fits_together(self) -> PretrainRecipe:
         size, training = self.architecture, self.training
+        faults = []
         if size.hidden_size % size.heads:
-            raise ValueError("architecture.hidden_size must be a multiple of architecture.heads")
+            faults.append("architecture.hidden_size must be a multiple of architecture.heads")
         if self.model is None and training.max_length > size.max_positions - 2:
-            raise ValueError("training.max_length is at most architecture.max_positions - 2")
+            faults.append("training.max_length is at most architecture.max_positions - 2")
         if training.max_length > training.tokens_per_batch:
-            raise ValueError("training.tokens_per_batch must hold one text of training.max_length")
-        return self
+            faults.append("training.tokens_per_batch must hold one text of training.max_length")
+        return told_together(self, faults)
 
     @property
     def base_model(self) -> dict[str, Any] | None:

@@ -5,11 +5,13 @@ Imports nothing heavy.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from finetune.core.preparation import Preparation
+from finetune.recipes.schedules import schedule_faults
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -24,6 +26,10 @@ ExportPrecision = Literal[
     "openvino-bf16",
     "openvino-int8",
 ]
+
+
+CPU_ONLY = ("int8-dynamic", "int8-static")  # integer operators without CUDA kernels
+S = TypeVar("S")
 
 
 def _fill_in_name(value: str) -> str:
@@ -43,6 +49,25 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+def told_together(section: S, faults: Iterable[str]) -> S:
+    """``section``; ValueError with every fault, a line each, where there are some."""
+    told = list(faults)
+    if told:
+        raise ValueError("\n".join(told))
+    return section
+
+
+def precision_faults(precisions: Sequence[str] | None, device: str) -> list[str]:
+    """Files of an export that no machine runs on CUDA."""
+    if device != "cuda":
+        return []
+    return [
+        f"export.precisions {one} runs on the CPU only, and export.device is cuda: fp16 or fp32"
+        for one in precisions or ()
+        if one in CPU_ONLY or one.startswith("openvino")
+    ]
 
 
 class Section(BaseModel):
@@ -107,10 +132,13 @@ class OptimisationSection(Section):
     logging_steps: Count = 25
 
     @model_validator(mode="after")
-    def _precision_of_the_device(self) -> OptimisationSection:
+    def _keys_fit_together(self) -> OptimisationSection:
+        faults = list(schedule_faults(self.scheduler, self.scheduler_kwargs, self.learning_rate))
         if self.precision == "fp16" and self.device == "cpu":
-            raise ValueError("training.precision=fp16 needs CUDA; on a CPU use bf16 or fp32")
-        return self
+            faults.append("training.precision=fp16 needs CUDA; on a CPU use bf16 or fp32")
+        if "8bit" in self.optimizer and self.device == "cpu":
+            faults.append(f"training.optimizer={self.optimizer} needs CUDA; on a CPU adamw_torch")
+        return told_together(self, faults)
 
 
 class FinetuningSection(OptimisationSection):

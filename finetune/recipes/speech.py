@@ -16,6 +16,8 @@ from finetune.recipes.sections import (
     Recipe,
     Section,
     Share,
+    precision_faults,
+    told_together,
 )
 
 
@@ -48,11 +50,12 @@ class SpeechArchitectureSection(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> SpeechArchitectureSection:
+        faults = []
         if not len(self.conv_dim) == len(self.conv_kernel) == len(self.conv_stride):
-            raise ValueError("conv_dim, conv_kernel and conv_stride have one entry a layer each")
+            faults.append("conv_dim, conv_kernel and conv_stride have one entry a layer each")
         if self.hidden_size % self.heads or self.hidden_size % self.position_groups:
-            raise ValueError("hidden_size must be a multiple of heads and of position_groups")
-        return self
+            faults.append("hidden_size must be a multiple of heads and of position_groups")
+        return told_together(self, faults)
 
 
 class SpeechDataSection(Section):
@@ -186,12 +189,12 @@ class SpeechRecipe(Recipe):
 
     @model_validator(mode="after")
     def _fits_together(self) -> SpeechRecipe:
-        if self.model.source is None and self.adapter.method != "full":
-            method = self.adapter.method
-            raise ValueError(f"adapter.method={method} needs model.source: nothing to adapt")
+        faults, method = precision_faults(self.export.precisions, self.export.device), self.method
+        if self.model.source is None and method != "full":
+            faults.append(f"adapter.method={method} needs model.source: nothing to adapt")
         if self.model.source is None and self.model.freeze_feature_encoder:
-            raise ValueError("a feature encoder that was not pretrained cannot stay frozen")
-        return self
+            faults.append("a feature encoder that was not pretrained cannot stay frozen")
+        return told_together(self, faults)
 
     @property
     def method(self) -> str:

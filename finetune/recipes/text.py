@@ -16,6 +16,8 @@ from finetune.recipes.sections import (
     Section,
     Share,
     TextSection,
+    precision_faults,
+    told_together,
 )
 
 Method = Literal[*METHODS]
@@ -67,13 +69,14 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> DataSection:
+        faults = []
         if (self.source is None) == (self.path is None):
-            raise ValueError("exactly one of `source` (nsmc, sample) and `path` is needed")
+            faults.append("exactly one of `source` (nsmc, sample) and `path` is needed")
         if len(self.labels) < 2:
-            raise ValueError("`labels` needs at least two classes")
+            faults.append("`labels` needs at least two classes")
         if len(set(self.labels.values())) < len(self.labels):
-            raise ValueError("two classes of `labels` have the same name")
-        return self
+            faults.append("two classes of `labels` have the same name")
+        return told_together(self, faults)
 
 
 class AdapterSection(Section):
@@ -88,11 +91,12 @@ class AdapterSection(Section):
 
     @model_validator(mode="after")
     def _fits_the_method(self) -> AdapterSection:
-        if self.learning_rate_ratio is not None and self.method != "lora+":
-            raise ValueError(f"`learning_rate_ratio` belongs to lora+, not to {self.method}")
-        if METHODS[self.method].changes_base and self.dropout > 0:
-            raise ValueError(f"`dropout` must be 0 with {self.method}: it would drop base weights")
-        return self
+        faults, method = [], self.method
+        if self.learning_rate_ratio is not None and method != "lora+":
+            faults.append(f"`learning_rate_ratio` belongs to `method` lora+, not to {method}")
+        if METHODS[method].changes_base and self.dropout > 0:
+            faults.append(f"`dropout` must be 0 with `method` {method}: it would drop base weights")
+        return told_together(self, faults)
 
     @property
     def unused(self) -> list[str]:
@@ -153,6 +157,17 @@ class FinetuneRecipe(Recipe):
     adapter: AdapterSection = AdapterSection()
     training: TrainingSection = TrainingSection()
     export: ExportSection = ExportSection()
+
+    @model_validator(mode="after")
+    def _sections_fit_together(self) -> FinetuneRecipe:
+        faults = precision_faults(self.export.precisions, self.export.device)
+        classes = len(self.data.labels)
+        if self.training.best_metric == "f1_binary" and classes != 2:
+            faults.append(
+                f"training.best_metric=f1_binary needs two classes, data.labels has {classes}: "
+                "f1_macro, accuracy or loss"
+            )
+        return told_together(self, faults)
 
     @property
     def method(self) -> str:

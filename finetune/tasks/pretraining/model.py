@@ -116,8 +116,9 @@ def masked_head(model: PreTrainedModel) -> Callable[[torch.Tensor], torch.Tensor
 
 
 def masked_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy over the masked positions."""
-    return functional.cross_entropy(*masked_logits(model, batch))
+    """Mean cross-entropy over the masked positions; 0 where none is masked."""
+    logits, labels = masked_logits(model, batch)
+    return functional.cross_entropy(logits, labels) if len(labels) else logits.sum()
 
 
 def evaluate_masked(

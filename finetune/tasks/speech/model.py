@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from finetune.adapters.attach import find_target_modules
-from finetune.core.errors import ModelError
+from finetune.core.errors import ModelError, TrainingError
 from finetune.core.files import write_text
 from finetune.models.loading import autocast_context, load_checked, load_whole, run_base
 from finetune.models.source import BaseModel
@@ -225,4 +225,10 @@ class TorchFrames:
         if mask is not None:
             batch["attention_mask"] = torch.from_numpy(mask).to(self.device)
         with torch.inference_mode(), autocast_context(self.device, self.precision):
-            return self.model(**batch).logits.float().cpu().numpy()
+            logits = self.model(**batch).logits.float()
+        if not torch.isfinite(logits).all():
+            raise TrainingError(
+                "the speech model's outputs are not finite numbers; training has diverged",
+                next_step="a lower training.learning_rate, or training.precision=fp32",
+            )
+        return logits.cpu().numpy()

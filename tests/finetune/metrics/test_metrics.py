@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar
 
-from finetune.core.errors import ModelError
+from finetune.core.errors import TrainingError
 from finetune.metrics.classification import (
     classification_metrics,
     confusion_matrix,
@@ -62,7 +62,7 @@ def test_classification_metrics_are_json_ready() -> None:
 def test_diverged_logits_are_refused() -> None:
     labels, logits = _rows(10, 2)
     logits[3, 1] = np.nan
-    with pytest.raises(ModelError, match="not finite"):
+    with pytest.raises(TrainingError, match="not finite"):
         classification_metrics(labels, logits)
 
 

@@ -11,8 +11,8 @@ from finetune.recipes.text import AdapterSection
 @pytest.mark.parametrize(
     ("adapter", "told"),
     [
-        ({"method": "lora", "learning_rate_ratio": 4}, "belongs to lora"),
-        ({"method": "pissa", "dropout": 0.1}, "must be 0 with pissa"),
+        ({"method": "lora", "learning_rate_ratio": 4}, "belongs to `method` lora"),
+        ({"method": "pissa", "dropout": 0.1}, "must be 0 with `method` pissa"),
         ({"method": "prefix"}, "'lora', 'qlora', 'dora'"),
     ],
 )

@@ -20,6 +20,7 @@ from finetune.recipes.files import (
     read_yaml,
 )
 from finetune.recipes.pretraining import PretrainRecipe
+from finetune.recipes.schedules import ARGUMENTS
 from finetune.recipes.speech import SpeechRecipe
 from finetune.recipes.text import FinetuneRecipe
 from finetune.tasks.registry import recipe_kind
@@ -42,6 +43,110 @@ def test_all_faults_are_told_at_once_with_suggestions(tmp_path: Path) -> None:
     assert "training -> learning_rat: unknown key; did you mean `learning_rate`?" in message
     assert "training -> epochs" in message
     assert "did you mean `adapter`?" in message
+
+
+def faults_of(content: dict, kind: type = FinetuneRecipe) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(kind, content, "test")
+    return [line[4:] for line in caught.value.what.splitlines()[1:]]
+
+
+def test_keys_that_are_valid_alone_and_not_together_are_told_with_the_others() -> None:
+    told = faults_of(
+        {
+            "data": {"source": "sample", "path": "x", "labels": {"a": "A", "b": "B", "c": "C"}},
+            "adapter": {"method": "pissa", "dropout": 0.1, "learning_rate_ratio": 4},
+            "training": {
+                "best_metric": "f1_binary",
+                "scheduler": "linear",
+                "scheduler_kwargs": {"num_cycles": 3},
+                "precision": "fp16",
+                "device": "cpu",
+                "optimizer": "adamw_8bit",
+                "learning_rat": 1,
+            },
+            "export": {"device": "cuda", "precisions": ["int8-dynamic", "openvino-int8", "fp16"]},
+        }
+    )
+    wanted = (
+        "data: exactly one of `source`",
+        "adapter: `learning_rate_ratio` belongs to `method` lora+, not to pissa",
+        "adapter: `dropout` must be 0 with `method` pissa",
+        "training: `scheduler_kwargs` num_cycles is no argument of `scheduler` linear: none",
+        "training: training.precision=fp16 needs CUDA",
+        "training: training.optimizer=adamw_8bit needs CUDA",
+        "training -> learning_rat: unknown key",
+        "recipe: training.best_metric=f1_binary needs two classes, data.labels has 3",
+        "recipe: export.precisions int8-dynamic runs on the CPU only",
+        "recipe: export.precisions openvino-int8 runs on the CPU only",
+    )
+    for line in wanted:
+        assert any(one.startswith(line) for one in told), (line, told)
+    assert len(told) == len(wanted)
+
+
+def test_what_follows_from_a_key_that_is_wrong_by_itself_is_not_told() -> None:
+    told = faults_of(
+        {
+            "data": {"source": "sample", "labels": "neg"},
+            "adapter": {"method": "lorra+", "learning_rate_ratio": 4},
+            "training": {"best_metric": "f1_binary"},
+        }
+    )
+    assert len(told) == 2
+    assert told[0].startswith("data -> labels") and told[1].startswith("adapter -> method")
+
+
+def test_faults_of_other_recipes_are_told_together_too() -> None:
+    sizes = {"hidden_size": 30, "heads": 4, "max_positions": 20}
+    told = faults_of({"corpus": {"path": "x"}, "architecture": sizes}, PretrainRecipe)
+    assert len(told) == 2 and "max_positions" in told[1]
+    adapter = {"method": "lora"}
+    speech = {
+        "task": "speech-recognition",
+        "data": {"path": "x"},
+        "adapter": adapter,
+        "model": {"freeze_feature_encoder": True},
+        "export": {"device": "cuda", "precisions": ["int8-static"]},
+    }
+    assert len(faults_of(speech, SpeechRecipe)) == 3
+
+
+@pytest.mark.parametrize(
+    ("schedule", "arguments", "told"),
+    [
+        ("cosine_with_min_lr", {}, "needs one of min_lr, min_lr_rate"),
+        ("cosine_with_min_lr", {"min_lr": 1.0}, "not below `learning_rate`"),
+        ("cosine_with_min_lr", {"min_lr_rate": 1.5}, "a share of the learning rate"),
+        ("polynomial", {"lr_end": 1.0}, "not below `learning_rate`"),
+        ("cosine_with_restarts", {"num_cycles": 1.5}, "whole, not 1.5"),
+        ("cosine", {"num_cycles": "two"}, "must be a number"),
+        ("constant", {"lr_end": 0}, "is no argument of `scheduler` constant"),
+        ("inverse_sqrt", {"timescale": 10}, "is no argument of `scheduler` inverse_sqrt"),
+    ],
+)
+def test_a_schedule_is_held_against_its_arguments(schedule, arguments, told: str) -> None:
+    training = {"scheduler": schedule, "scheduler_kwargs": arguments}
+    (line,) = faults_of({"data": {"source": "sample"}, "training": training})
+    assert told in line
+
+
+def test_the_schedules_are_the_librarys() -> None:
+    """Every argument is taken, and no other: held against transformers' own functions."""
+    import inspect
+
+    import torch
+    from transformers import get_scheduler
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION as FUNCTIONS
+
+    given = {"num_cycles": 2, "min_lr": 1e-5, "min_lr_rate": None, "lr_end": 1e-6, "power": 2}
+    for name, arguments in ARGUMENTS.items():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+        own = {key: given[key] for key in arguments}
+        get_scheduler(name, optimizer, 1, 10, own)
+        usual = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
+        known = set(inspect.signature(FUNCTIONS[name]).parameters) - usual
+        assert known - {"timescale"} == set(arguments)
 
 
 def test_overrides_are_yaml_and_checked() -> None:
