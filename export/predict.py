@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from export.runtime.classifier import OnnxClassifier, softmax
-from export.runtime.manifest import ArtifactError
-from finetune.core.errors import FolderError
+from export.runtime.manifest import ArtifactError, TextError
+from export.runtime.texts import several_texts
+from finetune.core.errors import DataError, FolderError
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,15 @@ def predict_texts(
 ) -> list[Prediction]:
     """Label ``texts`` with a run (PyTorch, as trained) or an artifact (no torch), in order.
 
-    ``precision`` chooses an artifact's file. Raises FolderError.
+    ``precision`` chooses an artifact's file. Raises FolderError, DataError for what is no text.
     """
     folder = Path(folder)
+    try:
+        texts = list(several_texts(texts))
+    except TextError as fault:
+        raise DataError(
+            "what is to be labelled is no text", received=fault, allowed="a list of strings"
+        ) from fault
     if (folder / "manifest.json").is_file():
         labels, logits = _artifact_logits(folder, texts, precision)
     elif (folder / "run.json").is_file():

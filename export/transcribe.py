@@ -195,7 +195,13 @@ def _open_model(source: str) -> Transcriber:
             received=source,
             next_step="kotune finetune with model.source=… first",
         )
-    return Transcriber(TorchFrames(model), read_model_settings(base, CHUNK_S, STRIDE_S), source)
+    settings = read_model_settings(base, CHUNK_S, STRIDE_S)
+    if model.config.vocab_size != len(settings.labels):
+        raise ModelError(
+            "the model's outputs and its tokens do not match",
+            received=f"{source}: {model.config.vocab_size} outputs, {len(settings.labels)} tokens",
+        )
+    return Transcriber(TorchFrames(model), settings, source)
 
 
 def score(references: Sequence[str], transcripts: Sequence[str], case: str) -> str:

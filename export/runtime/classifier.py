@@ -21,11 +21,10 @@ import numpy as np
 import onnxruntime
 
 from export.runtime.arithmetic import executed_arithmetic
-from export.runtime.manifest import verify_opened
+from export.runtime.manifest import TextError, verify_opened
 from export.runtime.processor import available_cores
 from export.runtime.session import choose_model, open_again, open_session, warn_of_instructions
-from export.runtime.texts import TextEncoder
-from finetune.core.preparation import checked
+from export.runtime.texts import TextEncoder, several_texts
 
 TASK = "text-classification"
 BATCH_TOKENS = {  # padded tokens a batch: activations that stay in a core's cache, or fill a GPU
@@ -43,7 +42,7 @@ class OnnxClassifier:
     there is. ``threads`` defaults to the physical cores this process may use. ``verify`` hashes
     every file of the folder; "read" only those that are read here; False none. In fp32 a row's
     answer does not depend on its batch; in dynamic int8 it does, slightly (onnxruntime#8625).
-    Raises ArtifactError, never falls back to another provider; TypeError for what is no text.
+    Raises ArtifactError, never falls back to another provider; TextError for what is no text.
 
     Any number of threads may call one classifier at a time; an iterator it gave belongs to one
     of them. A process forked from this one opens the file again at its first call (not with
@@ -92,6 +91,7 @@ class OnnxClassifier:
         an iterator for any other iterable."""
         if isinstance(texts, str):
             return self.predict([texts])
+        several_texts(texts)  # at once, not when an iterator is first asked
         return self.predict(texts) if hasattr(texts, "__len__") else self.stream(texts)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -105,8 +105,9 @@ class OnnxClassifier:
 
     def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> np.ndarray:
         """Logits (n, labels) float32 in input order; ``batch_tokens`` bounds a padded batch."""
+        given = several_texts(texts)
         if len(texts) == 1:
-            return self._run(*self._pad(self.encode(texts)))
+            return self._run(*self._pad(self.encode(list(given))))
         windows = list(self.stream_logits(texts, batch_tokens=batch_tokens))
         return np.concatenate(windows) if windows else np.empty((0, len(self.labels)), np.float32)
 
@@ -166,18 +167,26 @@ class OnnxClassifier:
 
 
 def take_windows(texts: Iterable[str], count: int, characters: int) -> Iterator[list[str]]:
-    """Consecutive lists of at most ``count`` texts that end once they hold ``characters``."""
-    source = checked(texts)
-    while True:
+    """Consecutive lists of at most ``count`` texts that end once they hold ``characters``.
+
+    Raises TextError at the first that is no string, after the texts before it were given.
+    """
+    source, fault = several_texts(texts), None
+    while fault is None:
         window, held = [], 0
-        for text in islice(source, count):
-            window.append(text)
-            held += len(text)
-            if held >= characters:
-                break
-        if not window:
+        try:
+            for text in islice(source, count):
+                window.append(text)
+                held += len(text)
+                if held >= characters:
+                    break
+        except TextError as found:
+            fault = found
+        if window:
+            yield window
+        elif fault is None:
             return
-        yield window
+    raise fault
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[np.ndarray]:

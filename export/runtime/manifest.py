@@ -34,6 +34,10 @@ class ArtifactError(Exception):
     """A folder, precision or provider this runtime cannot serve."""
 
 
+class TextError(ArtifactError, TypeError):
+    """What was given as texts and is none; names the number of the first that is no string."""
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The artifact's manifest; raises ArtifactError where there is none of this schema."""
     try:

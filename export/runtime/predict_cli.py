@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     With --self-check 1 where a file answers otherwise than at the export.
     """
     options = parse_arguments(arguments)
-    sys.stdout.reconfigure(encoding="utf-8")
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     if not (options.texts or options.self_check) and sys.stdin.isatty():
         print('no text; try: python predict.py "TEXT", or FILE on stdin', file=sys.stderr)
         return 2

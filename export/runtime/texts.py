@@ -5,14 +5,14 @@ Shipped inside ``predict.py``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from export.runtime.manifest import ArtifactError
-from finetune.core.preparation import UNPREPARED, Preparation, read_preparation
+from export.runtime.manifest import ArtifactError, TextError
+from finetune.core.preparation import UNPREPARED, Preparation, checked, read_preparation
 
 
 class TextEncoder:
@@ -47,6 +47,25 @@ class TextEncoder:
             return [self._tokenizer.encode(prepared[0]).ids or self._nothing]
         encoded = self._tokenizer.encode_batch_fast(prepared)
         return [encoding.ids or self._nothing for encoding in encoded]
+
+
+def several_texts(texts: Iterable[Any]) -> Iterator[str]:
+    """Each of many texts as it comes; raises TextError naming the first that is no string.
+
+    One string is not many texts, though Python would give its characters; nor are bytes or a
+    mapping, though they can be iterated.
+    """
+    if isinstance(texts, str | bytes | bytearray | Mapping) or not isinstance(texts, Iterable):
+        told = f"{type(texts).__name__}: {texts!r:.40}"
+        raise TextError(f"texts are a list or an iterator of strings, not {told}")
+    return _checked_texts(texts)
+
+
+def _checked_texts(texts: Iterable[Any]) -> Iterator[str]:
+    try:
+        yield from checked(texts)
+    except TypeError as fault:
+        raise TextError(str(fault)) from fault
 
 
 def manifest_preparation(folder: Path, manifest: dict[str, Any]) -> Preparation:

@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     With --self-check 1 where a file answers otherwise than at the export.
     """
     options = parse_arguments(arguments)
-    sys.stdout.reconfigure(encoding="utf-8")
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         if options.self_check:
             return check_self(OnnxTranscriber, options)

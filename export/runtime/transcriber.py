@@ -32,6 +32,8 @@ SETTINGS_FILES = (
     "preprocessor_config.json",
     "tokenizer_config.json",
     "vocab.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
 )
 
 
@@ -112,4 +114,10 @@ class OnnxTranscriber:
         feed = {"input_values": values}
         if mask is not None:
             feed["attention_mask"] = mask
-        return self._session.run(("logits",), feed)[0]
+        logits = self._session.run(("logits",), feed)[0]
+        if logits.shape[-1] != len(self.settings.labels):
+            raise ArtifactError(
+                f"{self.folder}: the {self.precision} file gives {logits.shape[-1]} outputs, "
+                f"config.json and the tokens name {len(self.settings.labels)}"
+            )
+        return logits

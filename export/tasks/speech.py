@@ -195,7 +195,7 @@ class SpeechTask(Task):
         """The blank, the rate, and how long files are cut."""
         run = self.run
         return {
-            "pad_token_id": run.labels.index("<pad>"),
+            "pad_token_id": self.inference.blank_id,
             "sampling_rate_hz": run.info["sampling_rate_hz"],
             "chunk_s": self.settings.chunk_s,
             "stride_s": self.settings.stride_s,

@@ -24,7 +24,8 @@ INTERRUPTED = 130  # the shell's own code of a program that SIGINT ended
 def run_app(app: typer.Typer) -> None:
     """Run the app; a KotuneError is one message and its exit code, never a traceback."""
     quiet_libraries()
-    sys.stdout.reconfigure(line_buffering=True)  # a log file shows progress as a terminal does
+    # a log file shows progress as a terminal does; a file's name may be no text
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         pin_environment(too_late="torch" in sys.modules)
         app()

@@ -88,13 +88,19 @@ def to_float(samples: np.ndarray) -> np.ndarray:
 
 
 def _open(source: AudioSource) -> soundfile.SoundFile:
+    if not isinstance(source, str | os.PathLike | bytes):
+        raise AudioError(
+            f"{source!r:.40}: a path or the bytes of a file, not {type(source).__name__}"
+        )
     target: Any = io.BytesIO(source) if isinstance(source, bytes) else os.fspath(source)
     if isinstance(target, str) and not os.path.isfile(target):
         raise AudioError(f"{target}: no such file")
     if _bytes_of(target) == 0:
         raise AudioError(f"{_name(source)}: an empty file")
     try:
-        file = soundfile.SoundFile(target)
+        # a name that is no text is bytes to the file system, and soundfile encodes strings strictly
+        bare = isinstance(target, str) and os.name != "nt"
+        file = soundfile.SoundFile(os.fsencode(target) if bare else target)
     except (soundfile.LibsndfileError, TypeError) as fault:  # TypeError: .raw without a rate
         raise AudioError(f"{_name(source)}: no audio that libsndfile reads ({fault})") from fault
     if not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:

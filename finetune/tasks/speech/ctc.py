@@ -87,27 +87,39 @@ class Chunk:
 def read_speech_settings(
     folder: Path, chunk_s: float = CHUNK_S, stride_s: float = STRIDE_S
 ) -> SpeechSettings:
-    """Settings from the folder's config, preprocessor_config, tokenizer_config and vocab.
+    """Settings from what the folder says of its model, its features and its tokens.
 
-    Raises OSError, ValueError or KeyError where a file is missing or does not say enough.
+    Raises OSError, ValueError or KeyError where a file is missing or does not say enough, or
+    where the model has outputs that no token names.
     """
     config = _read(folder / "config.json")
     features = _read(folder / "preprocessor_config.json")
-    special = _read(folder / "tokenizer_config.json")
-    vocabulary = _read(folder / "vocab.json")
-    labels = [""] * (max(vocabulary.values()) + 1)
+    told = _read(folder / "tokenizer_config.json")
+    special = _read_optional(folder, "special_tokens_map.json")
+    special |= {name: value for name, value in told.items() if value is not None}
+    vocabulary = _read_vocabulary(folder, special)
+    named = max(vocabulary.values()) + 1
+    outputs = int(config.get("vocab_size", named))
+    labels = [""] * max(outputs, named)
     for token, index in vocabulary.items():
         labels[index] = token
-    names = ("pad_token", "bos_token", "eos_token", "unk_token")
-    silent = {vocabulary[word] for name in names if (word := _word(special, name)) in vocabulary}
+    if outputs > named:
+        raise ValueError(
+            f"the model has {outputs} outputs, and its tokens name {named} of them "
+            "(vocab.json, added_tokens.json, tokenizer_config.json)"
+        )
+    delimiter = _word(special, "word_delimiter_token")
+    silent = {
+        vocabulary[word] for word in _silent_words(special) - {delimiter} if word in vocabulary
+    }
     return SpeechSettings(
         rate_hz=int(features["sampling_rate"]),
         normalize=bool(features["do_normalize"]),
         masked=config["feat_extract_norm"] == "layer",
-        labels=tuple(labels),
+        labels=tuple(labels[:outputs]),  # a tokenizer may add tokens that the head lacks
         blank_id=int(config["pad_token_id"]),
         silent_ids=frozenset(silent | {int(config["pad_token_id"])}),
-        delimiter=_word(special, "word_delimiter_token"),
+        delimiter=delimiter,
         lower_case=bool(special.get("do_lower_case", False)),
         kernels=tuple(config["conv_kernel"]),
         strides=tuple(config["conv_stride"]),
@@ -224,6 +236,40 @@ def prepare_wave(wave: np.ndarray, settings: SpeechSettings) -> np.ndarray:
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _read_optional(folder: Path, name: str) -> dict[str, Any]:
+    return _read(folder / name) if (folder / name).is_file() else {}
+
+
+def _read_vocabulary(folder: Path, special: dict[str, Any]) -> dict[str, int]:
+    """Token → id: vocab.json, and tokens added to it, which three generations of files hold."""
+    known: dict[str, Any] = _read(folder / "vocab.json")
+    if any(isinstance(value, dict) for value in known.values()):  # one vocabulary a language
+        language = special.get("target_lang")
+        if language not in known:
+            languages = ", ".join(sorted(known)[:5])
+            raise ValueError(f"vocab.json is of several languages ({languages} …), none is chosen")
+        known = known[language]
+    added = {
+        entry["content"]: int(index)
+        for index, entry in special.get("added_tokens_decoder", {}).items()
+    }
+    found = {**known, **_read_optional(folder, "added_tokens.json"), **added}
+    if not found:
+        raise ValueError("vocab.json names no token")
+    return {token: int(index) for token, index in found.items()}
+
+
+def _silent_words(special: dict[str, Any]) -> set[str]:
+    """Tokens that are no text: those with a role of their own, and those that are marked so."""
+    roles = {name for name in special if name.endswith("_token")} | set(SPECIAL)
+    words = {_word(special, name) for name in roles if special.get(name) or name in SPECIAL}
+    more = special.get("additional_special_tokens") or special.get("extra_special_tokens") or []
+    more = more.values() if isinstance(more, dict) else more
+    words |= {one["content"] if isinstance(one, dict) else one for one in more}
+    marked = special.get("added_tokens_decoder", {}).values()
+    return words | {entry["content"] for entry in marked if entry.get("special")}
 
 
 def _word(special: dict[str, Any], name: str) -> str:

@@ -25,10 +25,11 @@ from finetune.hardware.precision import choose_device, choose_precision
 from finetune.models.source import resolve_base
 from finetune.recipes.speech import SpeechRecipe
 from finetune.tasks.speech.batches import SpeechBatches
-from finetune.tasks.speech.ctc import SpeechSettings, read_speech_settings
+from finetune.tasks.speech.ctc import SpeechSettings
 from finetune.tasks.speech.model import (
     attach_speech_adapter,
     build_wav2vec2,
+    folder_settings,
     load_processor,
     load_wav2vec2,
     make_processor,
@@ -89,7 +90,10 @@ def build_model(job: SpeechJob, work: Path, report: Report) -> SpeechBuilt:
         adapted = quicken_dropout(adapted)
     adapted = adapted.to(job.device)
     _report_model(job, adapted, len(processor.tokenizer), report)
-    settings = read_speech_settings(target, recipe.export.chunk_s, recipe.export.stride_s)
+    chunks = (recipe.export.chunk_s, recipe.export.stride_s)
+    settings = folder_settings(
+        target, *chunks, str(target) if job.base is None else job.base.source
+    )
     waves = {name: Waves(frame, settings.rate_hz) for name, frame in job.corpus.splits.items()}
     batches = plan_training(job, settings, waves["train"], processor.tokenizer)
     return SpeechBuilt(job, adapted, None, target, settings, new_head, waves, batches, before={})

@@ -184,7 +184,21 @@ def load_trained_speech(run: Run, *, merge: bool = False) -> torch.nn.Module:
 
 def run_settings(run: Run) -> SpeechSettings:
     """Inference settings of a run folder."""
-    return read_speech_settings(run.folder / "model", run.info["chunk_s"], run.info["stride_s"])
+    model = run.folder / "model"
+    return folder_settings(model, run.info["chunk_s"], run.info["stride_s"], str(run.folder))
+
+
+def folder_settings(folder: Path, chunk_s: float, stride_s: float, source: str) -> SpeechSettings:
+    """Inference settings of a model folder that is called ``source``; raises ModelError."""
+    try:
+        return read_speech_settings(folder, chunk_s, stride_s)
+    except (OSError, ValueError, KeyError) as fault:
+        raise ModelError(
+            "the model's folder does not say how it takes audio and what its outputs mean",
+            received=f"{source}: {fault}",
+            allowed="config.json, preprocessor_config.json, tokenizer_config.json, vocab.json; "
+            "added_tokens.json where there are tokens beyond",
+        ) from fault
 
 
 def read_model_settings(base: BaseModel, chunk_s: float, stride_s: float) -> SpeechSettings:
@@ -196,18 +210,16 @@ def read_model_settings(base: BaseModel, chunk_s: float, stride_s: float) -> Spe
         found = snapshot_download(
             base.location,
             revision=base.revision,
-            allow_patterns=["*config.json", "vocab.json"],
+            allow_patterns=[
+                "*config.json",
+                "vocab.json",
+                "added_tokens.json",
+                "special_tokens_map.json",
+            ],
             local_files_only=base.local_only,
         )
         folder = Path(found)
-    try:
-        return read_speech_settings(folder, chunk_s, stride_s)
-    except (OSError, ValueError, KeyError) as fault:
-        raise ModelError(
-            "the model's folder does not say how it takes audio",
-            received=f"{base.source}: {fault}",
-            allowed="config.json, preprocessor_config.json, tokenizer_config.json, vocab.json",
-        ) from fault
+    return folder_settings(folder, chunk_s, stride_s, base.source)
 
 
 class TorchFrames:
