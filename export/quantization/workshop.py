@@ -53,7 +53,7 @@ class Workshop:
 
     @property
     def balances(self) -> bool:
-        """Whether SmoothQuant is wanted and finds normalisations: one operator since opset 17."""
+        """Whether SmoothQuant is wanted and finds normalisations that it can balance."""
         from export.quantization.smooth import find_norms
 
         if not self.smooth_alpha:

@@ -223,11 +223,16 @@ def test_what_cannot_be_made_is_told_before_any_work(tones_run, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_without_layer_norm_operators_nothing_claims_to_be_balanced(tones_run, tmp_path) -> None:
-    """Before opset 17 a layer norm is many small operators."""
+def test_layer_norms_of_many_operators_are_balanced_too(tones_run, tmp_path) -> None:
+    """Before opset 17 a layer norm is written out; nothing claims to be balanced that is not."""
     overrides = ["precisions=[int8-static]", "opset=14", "max_wer_increase=0.2"]
     folder = export_run(tones_run, tmp_path / "made", overrides=overrides).folder
-    assert manifest_of(folder)["files"]["int8-static"]["balanced"] is False
+    graph = onnx.load(str(folder / "onnx" / "model_int8.onnx")).graph
+    assert not any(node.op_type == "LayerNormalization" for node in graph.node)
+    assert any(one.name.endswith("_smooth_0") for one in graph.initializer)
+    assert manifest_of(folder)["files"]["int8-static"]["balanced"] is True
+    plain = export_run(tones_run, tmp_path / "plain", overrides=[*overrides, "smooth_alpha=0"])
+    assert manifest_of(plain.folder)["files"]["int8-static"]["balanced"] is False
 
 
 def test_runs_with_the_older_fp16_key_are_read(tones_run: Path) -> None:
