@@ -30,6 +30,8 @@ def keep_answers(task: Task, folder: Path, manifest: dict[str, Any], provider: s
 
     Rows are chosen from those the export was checked on.
     """
+    from safetensors.numpy import save_file
+
     if not task.settings.answers:
         return
     (folder / ANSWERS).mkdir()
@@ -40,8 +42,9 @@ def keep_answers(task: Task, folder: Path, manifest: dict[str, Any], provider: s
         runtime = task.open_runtime(folder, precision, provider=provider)
         found = runtime.answer_rows(rows)
         lengths = [len(one) for one in found]
-        logits[precision], executed[precision] = np.concatenate(found), runtime.executed
-    np.savez_compressed(folder / ANSWERS_LOGITS, **logits, **{LENGTHS: np.array(lengths)})
+        logits[precision] = np.concatenate(found).astype(np.float32, copy=False)
+        executed[precision] = runtime.executed
+    save_file({**logits, LENGTHS: np.array(lengths, np.int64)}, folder / ANSWERS_LOGITS)
     made = {
         **describe_machine(),
         "executed": executed,

@@ -21,7 +21,7 @@ from export.runtime.manifest import ANSWERS, ArtifactError, can_open, read_manif
 from finetune.core.cpu_flags import cpu_flags
 
 ANSWERS_SCHEMA = "kotune.answers/1"
-ANSWERS_ROWS, ANSWERS_LOGITS = f"{ANSWERS}/rows.json", f"{ANSWERS}/logits.npz"
+ANSWERS_ROWS, ANSWERS_LOGITS = f"{ANSWERS}/rows.json", f"{ANSWERS}/logits.safetensors"
 LENGTHS = "lengths"  # logit rows of each row: 1 of a text, frames of a recording
 LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "soundfile", "numpy")
 NARROWING = (  # variables by which libraries compute otherwise than the processor could
@@ -120,16 +120,31 @@ def read_answers(folder: Path, manifest: dict[str, Any]) -> KeptAnswers:
         )
     try:
         kept = json.loads((folder / ANSWERS_ROWS).read_text(encoding="utf-8"))
-        with np.load(folder / ANSWERS_LOGITS, allow_pickle=False) as stored:
-            ends = np.cumsum(stored[LENGTHS])[:-1]
-            names = [name for name in stored.files if name != LENGTHS]
-            logits = {name: np.split(stored[name], ends) for name in names}
+        stored = read_tensors(folder / ANSWERS_LOGITS)
+        ends = np.cumsum(stored.pop(LENGTHS))[:-1]
+        logits = {name: np.split(one, ends) for name, one in stored.items()}
         if kept["schema"] != ANSWERS_SCHEMA:
             raise ArtifactError(f"{folder / ANSWERS_ROWS} has schema {kept['schema']}")
         limit = float(manifest["settings"]["max_logit_difference"])
         return KeptAnswers(kept["rows"], logits, kept["made"], limit)
-    except (OSError, ValueError, KeyError) as fault:
+    except (OSError, ValueError, KeyError, AttributeError) as fault:
         raise ArtifactError(f"the answers of {folder} cannot be read: {fault}") from fault
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """A safetensors file, whose package the runtime does not ask for; raises ValueError, KeyError.
+
+    Eight bytes say how long the header is, JSON says where each array lies behind it.
+    """
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    found = {}
+    for name, told in json.loads(content[8:start]).items():
+        if name != "__metadata__":
+            first, end = (start + offset for offset in told["data_offsets"])
+            kind = {"F32": "<f4", "I64": "<i8"}[told["dtype"]]
+            found[name] = np.frombuffer(content[first:end], dtype=kind).reshape(told["shape"])
+    return found
 
 
 def check_answers(

@@ -14,6 +14,8 @@ from finetune.run_folder import open_run
 
 LAYOUT = {
     "README.md",
+    "answers/logits.safetensors",
+    "answers/rows.json",
     "config.json",
     "manifest.json",
     "onnx/model.onnx",

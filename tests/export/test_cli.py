@@ -50,7 +50,7 @@ def test_export_prints_the_ladder_and_the_folder(kotune, make_run, tmp_path):
     assert "int8" in out.splitlines()[-1]
     assert kotune("verify", tmp_path / "artifact")[:2] == (
         0,
-        "artifact roberta-lora: 9 files unchanged, export checks passed\n",
+        "artifact roberta-lora: 11 files unchanged, export checks passed\n",
     )
 
 

@@ -117,8 +117,8 @@ def test_the_owner_may_leave_the_answers_out(copy: Path, tones_run, tmp_path: Pa
 
 
 def test_a_part_of_the_answers_missing_is_no_leaving_out(copy: Path) -> None:
-    (copy / "answers" / "logits.npz").unlink()
-    with pytest.raises(FolderError, match=r"logits\.npz is missing"):
+    (copy / "answers" / "logits.safetensors").unlink()
+    with pytest.raises(FolderError, match=r"logits\.safetensors is missing"):
         open_artifact(copy)
 
 
@@ -127,7 +127,7 @@ def test_they_are_sent_to_the_hub_only_where_asked(make_artifact) -> None:
     assert not [name for name, _ in plain.files if name.startswith("answers/")]
     assert any("answers/ stays here" in line for line in plain.describe())
     whole = plan_push(make_artifact("lora", "roberta"), "owner/name", answers=True)
-    assert {"answers/rows.json", "answers/logits.npz"} <= {name for name, _ in whole.files}
+    assert {"answers/rows.json", "answers/logits.safetensors"} <= {name for name, _ in whole.files}
 
 
 @pytest.mark.parametrize(
