@@ -29,6 +29,7 @@ from export.quantization.calibration import calibration_feeds
 from export.runtime.bundle import TEXT as TEXT_BUNDLE
 from export.tasks.task import Exported, Task
 from finetune.core.errors import ModelError
+from finetune.core.preparation import UNPREPARED, read_preparation
 from finetune.recipes.text import ExportSection
 from finetune.run_folder import Run
 from finetune.tasks.registry import TEXT
@@ -66,7 +67,7 @@ class TextCard:
         kotune = manifest["provenance"]["kotune"] or ""
         return f"""A text classifier with the labels {labels}: `{base}`,
 fine-tuned ({manifest["method"]}) and exported to ONNX by kotune {kotune}.
-Texts are cut at {manifest["max_length"]} tokens."""
+{describe_preparation(manifest)}"""
 
     def show_use(self, manifest: dict[str, Any]) -> str:
         """predict.py, then Optimum's pipeline, on the artifact's example."""
@@ -266,6 +267,22 @@ class TextTask(Task):
         keep_preparation(self.tokenizer, self.run.preparation)
         self.tokenizer.save_pretrained(folder)
         check_tokens(self.tokenizer, folder, self.run.preparation, self.run.max_length)
+
+
+def describe_preparation(manifest: dict[str, Any]) -> str:
+    """What a client has to do to a text before the tokenizer reads it."""
+    how = read_preparation(manifest.get("preparation"), UNPREPARED)
+    steps = [f"Unicode {how.unicode}"] if how.unicode != "none" else []
+    steps += ["lower case"] if how.casing == "lower" else []
+    steps += ["runs of white space as one space"] if how.whitespace == "fold" else []
+    kept = "end" if how.truncation_side == "left" else "beginning"
+    told = f"Texts are cut at {manifest['max_length']} tokens, of which the {kept} is kept"
+    if not steps:
+        return f"{told}, and read as they come."
+    return (
+        f"{told}.\nThey were prepared in training ({', '.join(steps)}); `predict.py` does the same, "
+        "other\nclients must."
+    )
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

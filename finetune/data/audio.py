@@ -50,7 +50,8 @@ def stream_audio(
     """Mono float32 blocks at ``rate_hz``, one after the other, whatever the file's length.
 
     Channels are averaged; the resampler keeps its state between blocks, so that their
-    concatenation is the resampled file. Raises AudioError, also for a file without samples.
+    concatenation is the resampled file. Amplitudes are those of 16 bits, clipped, which is what
+    training hears, whatever the file holds. Raises AudioError, also for a file without samples.
     """
     name = _name(source)
     with _open(source) as file:
@@ -63,11 +64,15 @@ def stream_audio(
             if not np.isfinite(mono).all():
                 raise AudioError(f"{name}: samples that are not finite numbers")
             samples += len(mono)
-            yield mono if resampler is None else resampler.resample_chunk(mono)
+            yield _as_kept(mono if resampler is None else resampler.resample_chunk(mono))
         if samples == 0:
             raise AudioError(f"{name}: no samples")
         if resampler is not None:
-            yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+            yield _as_kept(resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
+
+
+def _as_kept(samples: np.ndarray) -> np.ndarray:
+    return to_float(to_int16(samples))
 
 
 def encode_flac(samples: np.ndarray, rate_hz: int) -> bytes:

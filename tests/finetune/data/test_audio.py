@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import soxr
@@ -16,6 +17,7 @@ from finetune.data.audio import (
     to_float,
     to_int16,
 )
+from finetune.data.recordings import Waves
 
 
 def tone(seconds: float, rate_hz: int, pitch_hz: float = 440.0) -> np.ndarray:
@@ -46,14 +48,26 @@ def test_blocks_are_the_file_resampled_as_a_whole(tmp_path) -> None:
     whole = soxr.resample(wave.astype(np.float32), 8_000, 16_000)
     joined = np.concatenate(blocks)
     assert len(joined) == len(whole)
-    np.testing.assert_allclose(joined, whole, atol=1e-5)
+    np.testing.assert_allclose(joined, whole, atol=1.5 / 2**16)  # 16 bits
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100])
+def test_a_loud_file_is_heard_as_training_hears_it(tmp_path, rate_hz: int) -> None:
+    """Float samples beyond 1, and more bits than are kept: the same numbers at every door."""
+    path = tmp_path / "loud.wav"
+    soundfile.write(path, 6 * tone(0.5, rate_hz), rate_hz, subtype="FLOAT")
+    frame = pd.DataFrame({"audio": [str(path)], "file": ["loud.wav"]})
+    trained = to_float(Waves(frame, 16_000)[0])
+    assert np.array_equal(read_audio(path, 16_000), trained)
+    assert np.array_equal(np.concatenate(list(stream_audio(path, 16_000, block_s=0.1))), trained)
+    assert np.abs(trained).max() == 1
 
 
 def test_channels_are_averaged(tmp_path) -> None:
     left, right = tone(0.5, 16_000), tone(0.5, 16_000, 1000.0)
     path = tmp_path / "stereo.wav"
     soundfile.write(path, np.stack([left, right, -right], axis=1), 16_000, subtype="FLOAT")
-    np.testing.assert_allclose(read_audio(path, 16_000), left / 3, atol=1e-6)
+    np.testing.assert_allclose(read_audio(path, 16_000), left / 3, atol=1 / 2**16)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
