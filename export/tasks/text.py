@@ -280,8 +280,8 @@ def describe_preparation(manifest: dict[str, Any]) -> str:
     if not steps:
         return f"{told}, and read as they come."
     return (
-        f"{told}.\nThey were prepared in training ({', '.join(steps)}); `predict.py` does the same, "
-        "other\nclients must."
+        f"{told}.\nThey were prepared in training ({', '.join(steps)}); `predict.py` does the "
+        "same,\nother clients must."
     )
 
 
