@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from report_folder import csv_rows, report_files
+from tones import tones_recipe
 
 from bench.benchmark import run_benchmark
 from bench.report.writing import write_report
@@ -16,12 +17,16 @@ from bench.results.reading import read_results
 from bench.rounds import processes as processes_module
 from bench.settings import SpeechBenchSection, folder_settings
 from bench.tasks.registry import task_of_folders
+from bench.tasks.speech import SpeechTask
 from bench.variants.contenders import find_contenders
 from export.exporting import export_run
 from export.quantization.candidates import refusal
 from finetune.core.errors import FolderError, RecipeError
 from finetune.core.provenance import cpu_has_bf16
+from finetune.core.worker_process import WorkerProcess
+from finetune.recipes.speech import SpeechRecipe
 from finetune.run_folder import open_run, read_predictions
+from finetune.training import finetune
 
 QUICK = {
     "processes": 1,
@@ -166,6 +171,50 @@ def test_one_failing_variant_does_not_stop_the_others(
     assert (broken["status"], whole["status"]) == ("failed", "ok")
     assert broken["latency"] == broken["transcripts"] == []
     assert "full-onnx-fp32" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_an_adapter_is_measured_as_trained_and_merged(
+    tones_run: Path, tones_data: Path, tmp_path: Path
+) -> None:
+    """Beside the full run, whose model it adapts: two runs, one baseline."""
+    content = tones_recipe(tones_data, tmp_path / "lora")
+    content["model"] = {"source": str(tones_run / "model")}
+    content["adapter"] = {"method": "lora", "rank": 4, "alpha": 8}
+    content["training"] |= {"max_steps": 3, "eval_steps": 3}
+    recipe = SpeechRecipe.model_validate(content)
+    run = finetune(recipe, report=lambda line: None)
+    results = measure([tones_run, run], tmp_path / "report", rounds=1, test_rows=8)
+    variants = variants_of(results)
+    half = {"full-pytorch-bf16", "lora-merged-bf16"} if cpu_has_bf16() else set()
+    wanted = {"full-pytorch-fp32", "lora-pytorch-fp32", "lora-merged-fp32"}
+    assert set(variants) == wanted | half
+    assert results["baseline"] == "full-pytorch-fp32"
+    assert all(one["status"] == "ok" for one in variants.values()), variants
+    adapted, merged = variants["lora-pytorch-fp32"], variants["lora-merged-fp32"]
+    assert adapted["transcripts"] == merged["transcripts"]
+    assert adapted["adapter_bytes"] == merged["adapter_bytes"] < merged["size_bytes"]
+    assert adapted["size_bytes"] > merged["size_bytes"]  # base model and adapter
+    page = (tmp_path / "report" / "report.md").read_text("utf-8")
+    assert "tones (full" in page and "lora (lora" in page and "the trained models" in page
+
+
+def test_a_speech_worker_imports_what_its_variant_needs(tones_run, tones_artifact) -> None:
+    variants = {
+        one.name: one
+        for one in SpeechTask().list_variants(
+            find_contenders([tones_run, tones_artifact]), SpeechBenchSection()
+        )[0]
+    }
+    worker = WorkerProcess("bench.engines.worker", 1, 120)
+    try:
+        content = {"engines": SpeechTask.engines, "latency_rows": [], "throughput_rows": []}
+        job = variants["full-onnx-int8"].as_job()
+        worker.ask("prepare", variant=job, threads=1, **content)
+        modules = set(worker.ask("modules")["modules"])
+    finally:
+        worker.close()
+    assert {"onnxruntime", "soundfile"} <= modules
+    assert not modules & {"torch", "transformers", "sklearn", "pandas", "scipy"}
 
 
 def test_folders_say_which_task_they_are_of(tones_run, tones_artifact, make_run) -> None:
