@@ -47,7 +47,7 @@ class StageProcess:
         """
         job = {
             "argv": sys.argv,
-            "recipe": recipe.model_dump(mode="json"),
+            "recipe": recipe.model_dump(mode="json", exclude_unset=True),
             "artifact": str(artifact) if artifact else None,
         }
         if self._server is None:

@@ -37,6 +37,8 @@ def run_stages(job: dict[str, Any]) -> None:
     if recipe.seeds:
         write_summary(recipe, report=_report)
         return
+    if job["artifact"] is not None:  # asked for: what cannot be exported is not trained
+        recipe = recipe.model_copy(update={"export": recipe.export})
     run = train(recipe)
     if job["artifact"] is not None:
         export(recipe, run, Path(job["artifact"]))

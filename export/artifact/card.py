@@ -63,6 +63,7 @@ def render_card(manifest: dict[str, Any], sections: CardSections) -> str:
         f"## Files\n\n{files_table(manifest)}",
         _ladder(manifest, sections),
         *(_measured(manifest, key) for key in MEASURED),
+        _signs(manifest),
         _provenance(manifest, sections),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -94,6 +95,21 @@ def _measured(manifest: dict[str, Any], key: str) -> str:
     table = records_table(manifest.get(key))
     heading, text = MEASURED[key]
     return table and f"## {heading}\n\n{text}\n\n{table}"
+
+
+def _signs(manifest: dict[str, Any]) -> str:
+    """What the training warned of, and how many rows it had seen before."""
+    lines = [f"- {one['message']}." for one in manifest.get("signs", ())]
+    told = {one["figures"].get("split") for one in manifest.get("signs", ()) if _is_seen(one)}
+    for split in ("validation", "test"):
+        seen = manifest.get("data", {}).get(f"{split}_rows_seen_in_training")
+        if seen and split not in told:
+            lines.append(f"- {seen:,} {split} rows have a text that also stands in training.")
+    return "## What the training warned of\n\n" + "\n".join(lines) if lines else ""
+
+
+def _is_seen(sign: dict[str, Any]) -> bool:
+    return sign["code"] == "seen-in-training"
 
 
 def _provenance(manifest: dict[str, Any], sections: CardSections) -> str:

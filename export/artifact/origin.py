@@ -24,17 +24,19 @@ SCRIPTS = {  # first word of a letter's Unicode name → the one language that i
     "ARMENIAN": "hy",
     "GEORGIAN": "ka",
 }
+SEEN = ("validation_rows_seen_in_training", "test_rows_seen_in_training")
 LEAST_SHARE = {"ja": 0.1}  # of the letters, else 0.3; Japanese is half Chinese characters
 
 
 def describe_origin(
     run: Run, vocabulary: Path, metrics: Sequence[str], license: str | None
 ) -> dict[str, Any]:
-    """The manifest's ``parent``, ``tokenizer_sha256``, ``data``, ``metrics`` and ``license``.
+    """The manifest's parent, tokenizer_sha256, data, signs, metrics and license.
 
     ``vocabulary`` is the artifact's own file, ``metrics`` the keys of the run's metrics to keep.
     ``license`` is the recipe's; None takes the base model's own, where its card says one.
     """
+    data = read_document(run, "data.json")
     return {
         "parent": {
             "run": run.name,
@@ -43,9 +45,11 @@ def describe_origin(
         },
         "tokenizer_sha256": sha256_file(vocabulary),
         "data": {
-            "origin": read_document(run, "data.json")["origin"],
+            "origin": data["origin"],
             "fingerprint": run.info["data_fingerprint"],
+            **{key: data[key] for key in SEEN if key in data},
         },
+        "signs": run.info.get("signs", []),
         "metrics": _trained_metrics(run, metrics),
         "license": license or base_license(run.base),
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.graph.quiet import quiet_libraries
 from export.graph.validity import finish_graph
+from finetune.checks.exportable import KNOWN_INPUTS, REQUIRED_INPUTS, onnx_config
 from finetune.core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 TASK = "text-classification"
 SPEECH_TASK = "automatic-speech-recognition"
-REQUIRED_INPUTS = {"input_ids", "attention_mask"}
-KNOWN_INPUTS = REQUIRED_INPUTS | {"token_type_ids"}
 
 
 @dataclass(frozen=True)
@@ -39,22 +38,11 @@ def export_onnx(model: PreTrainedModel, path: Path, *, opset: int) -> OnnxGraph:
     does not know the architecture or the graph is not the expected one.
     """
     from optimum.exporters.onnx import export
-    from optimum.exporters.tasks import TasksManager
 
-    kind = model.config.model_type
-    try:
-        constructor = TasksManager.get_exporter_config_constructor(
-            exporter="onnx", model=model, task=TASK, library_name="transformers"
-        )
-    except (KeyError, ValueError) as fault:
-        raise ModelError(
-            "this architecture has no ONNX export for classification in Optimum",
-            received=kind,
-            allowed="an encoder such as bert, roberta, electra, xlm-roberta",
-        ) from fault
+    described = onnx_config(model.config, TASK)
     path.parent.mkdir(parents=True, exist_ok=True)
     with quiet_libraries("optimum.exporters.onnx.convert"):  # constants in a trace, opset hints
-        export(model, constructor(model.config), path, opset=opset)
+        export(model, described, path, opset=opset)
     return check_onnx(path)
 
 

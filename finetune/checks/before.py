@@ -67,9 +67,17 @@ def check_before_training(
 
 
 def compare_with_model(
-    recipe: FinetuneRecipe, base: BaseModel, tokenizer: PreTrainedTokenizerBase
+    recipe: FinetuneRecipe,
+    base: BaseModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    refuse: bool = True,
 ) -> list[Sign]:
-    """Signs of config, tokenizer, adapter and exporter; needs neither weights nor data."""
+    """Signs of config, tokenizer, adapter and exporter; needs neither weights nor data.
+
+    What cannot be exported is refused where the recipe has an export section, unless ``refuse``
+    is False.
+    """
     model = load_skeleton(base, list(recipe.data.labels.values()), recipe.model.dropout, None)
     signs = compare_parts(
         model, tokenizer, max_length=recipe.model.max_length, random_weights=base.random_weights
@@ -83,7 +91,7 @@ def compare_with_model(
     if METHODS[recipe.adapter.method].has_adapter:
         signs += adapter_signs(model, recipe.adapter)
     precisions = recipe.export.precisions
-    wanted = "export" in recipe.model_fields_set
+    wanted = refuse and "export" in recipe.model_fields_set
     return signs + check_exportable(model.config, tokenizer, wanted=wanted, precisions=precisions)
 
 

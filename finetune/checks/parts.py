@@ -163,7 +163,7 @@ def _signs(
             {"max_length": max_length, "tokenizer_model_max_length": int(stated)},
         )
     told, pads = getattr(model.config, "pad_token_id", None), tokenizer.pad_token_id
-    if told is not None and told != pads:
+    if told is not None and told != pads and not random_weights:
         token = tokenizer.convert_ids_to_tokens(told) if told < len(tokenizer) else None
         yield Sign(
             "parts",

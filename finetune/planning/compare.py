@@ -11,7 +11,13 @@ from rich.table import Table
 from finetune.core.errors import RecipeError
 from finetune.planning.data import read_lengths
 from finetune.planning.memory import MemoryNeed, StepShape
-from finetune.planning.planning import find_base, memory_estimator, outside_bytes, step_shape
+from finetune.planning.planning import (
+    find_base,
+    memory_estimator,
+    outside_bytes,
+    part_notes,
+    step_shape,
+)
 from finetune.planning.tables import MIB, mebibytes
 from finetune.recipes.text import FinetuneRecipe
 
@@ -51,6 +57,7 @@ def compare_plans(recipe: FinetuneRecipe, report: Report = print) -> Comparison:
     notes = [note] if note else []
     lengths = read_lengths(recipe, base)
     notes += [lengths.note] if lengths.note else []
+    notes += part_notes(recipe, base)
     estimate = memory_estimator(base, lengths, report)
     own = recipe.adapter.method
     found = []

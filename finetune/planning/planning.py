@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import psutil
 
+from finetune.checks.before import compare_with_model
 from finetune.core.errors import KotuneError, ModelError
 from finetune.hardware.precision import choose_device, choose_precision
-from finetune.models.loading import first_line
+from finetune.models.loading import first_line, load_base_tokenizer
 from finetune.models.source import KLUE, BaseModel, resolve_base
 from finetune.planning.data import Lengths, count_steps, padded_tokens, read_lengths
 from finetune.planning.fit import Fit, fit_recipe
@@ -67,6 +68,7 @@ def make_plan(
     notes = [note] if note else []
     lengths = read_lengths(recipe, base)
     notes += [lengths.note] if lengths.note else []
+    notes += part_notes(recipe, base)
     outside = outside_bytes(recipe)
     estimate = memory_estimator(base, lengths, report)
     need = estimate(recipe)
@@ -94,6 +96,15 @@ def make_plan(
     )
 
 
+def part_notes(recipe: FinetuneRecipe, base: BaseModel) -> list[str]:
+    """What a training of the recipe would warn of; raises ModelError where it would refuse."""
+    try:
+        tokenizer = load_base_tokenizer(base)
+    except ModelError:  # told beside the lengths
+        return []
+    return [one.message for one in compare_with_model(recipe, base, tokenizer, refuse=False)]
+
+
 def plan_memory(recipe: FinetuneRecipe) -> MemoryNeed:
     """What the recipe needs at its largest batch, and nothing else of a plan."""
     base, _ = find_base(recipe)
@@ -119,7 +130,7 @@ def step_shape(recipe: FinetuneRecipe, lengths: Lengths) -> StepShape:
     training = recipe.training
     device = _device(recipe)
     length = recipe.model.max_length if training.padding == "max_length" else lengths.longest
-    if device == "cuda" and training.padding == "dynamic":
+    if device == "cuda" and training.padding == "dynamic" and recipe.model.max_length % 8 == 0:
         length = -(-length // 8) * 8
     return StepShape(
         rows=training.batch_size,

@@ -75,6 +75,9 @@ class TextTask(RunTask):
             for name, frame in (("train", job.corpus.train), ("validation", job.corpus.validation))
         }
         ready = ready_model(job, rows["train"], report, work)
+        loaded = getattr(ready.model, "kotune_loaded", None)  # none of random weights
+        if loaded is not None:
+            report(f"  {loaded.describe()}")
         _report_model(ready.job, ready.parameters, report)
         return TextBuilt(ready.job, ready.model, ready.originals, rows)
 
@@ -101,6 +104,7 @@ class TextTask(RunTask):
         trainer = build_trainer(
             model=built.model,
             tokenizer=job.tokenizer,
+            max_length=job.recipe.model.max_length,
             train_rows=built.rows["train"],
             validation_rows=built.rows["validation"],
             training=job.recipe.training,

@@ -106,6 +106,7 @@ def build_trainer(
     *,
     model: torch.nn.Module,
     tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
     train_rows: Dataset,
     validation_rows: Dataset,
     training: TrainingSection,
@@ -128,7 +129,7 @@ def build_trainer(
         train_dataset=add_blank_row(train_rows) if several else train_rows,
         eval_dataset=validation_rows,
         data_collator=DataCollatorWithPadding(
-            tokenizer, pad_to_multiple_of=8 if device == "cuda" else None
+            tokenizer, pad_to_multiple_of=padding_multiple(device, max_length)
         ),
         compute_loss_func=RowLoss(training.label_smoothing),
         compute_metrics=_trainer_metrics,
@@ -184,3 +185,8 @@ def _trainer_metrics(prediction: Any) -> dict[str, float]:
     names = ("loss", "accuracy", "f1_binary", "f1_macro", "f1_micro", "f1_weighted")
     values = {name: getattr(figures, name) for name in names}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def padding_multiple(device: str, max_length: int) -> int | None:
+    """8 on CUDA, whose tensor cores like it, unless that leads beyond the model's positions."""
+    return 8 if device == "cuda" and max_length % 8 == 0 else None

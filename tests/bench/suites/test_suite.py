@@ -13,17 +13,20 @@ from typing import Any
 
 import pytest
 import yaml
+from architectures import write_architecture
 from tones import tones_recipe
 
 from bench.cli import load_suite, split_arguments
 from bench.settings import BenchSection, folder_settings
 from bench.suites import stages
 from bench.suites.recipe import SuiteRecipe, resolve_recipes, wanted_exports
+from bench.suites.stage_process import run_stages
 from bench.suites.suite import run_suite
 from bench.tasks.registry import task_of_folders
 from bench.variants.contenders import find_contenders
 from finetune.core.errors import FolderError, GateError, RecipeError
 from finetune.recipes.files import packaged_recipes
+from finetune.recipes.text import FinetuneRecipe
 
 ROOT = Path(__file__).parents[3]
 
@@ -320,3 +323,25 @@ def _wait_for_quiet(place: Path) -> None:
     deadline = time.monotonic() + 60
     while list(place.glob("artifacts/.quick.build.*")) and time.monotonic() < deadline:
         time.sleep(0.1)
+
+
+def test_a_suite_refuses_before_training_what_it_could_not_export(
+    place, make_base, reviews
+) -> None:
+    """A recipe without an export section is trained where the suite exports nothing of it."""
+    recipe = {
+        "name": "funnel",
+        "model": {
+            "source": str(write_architecture("funnel", place / "funnel", make_base("roberta"))),
+            "max_length": 32,
+        },
+        "data": {"path": str(reviews), "validation_size": 0.4, "test_size": 0.1},
+        "training": {"max_steps": 1, "batch_size": 8, "device": "cpu", "precision": "fp32"},
+    }
+    with pytest.raises(RecipeError, match="could not be exported"):
+        run_stages({"recipe": recipe, "artifact": str(place / "artifact")})
+    assert not (place / "runs").exists()
+    checked = FinetuneRecipe.model_validate(recipe)
+    job = {"recipe": checked.model_dump(mode="json", exclude_unset=True), "artifact": None}
+    run_stages(job)
+    assert (place / "runs/funnel/run.json").is_file()

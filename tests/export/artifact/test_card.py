@@ -120,6 +120,16 @@ def test_the_language_is_that_of_the_data(stated, texts, language):
     assert tell_language(stated, texts) == language
 
 
+def test_what_the_training_warned_of_and_rows_it_had_seen_are_told(manifest) -> None:
+    sign = {"code": "truncated-texts", "message": "12.0% of the texts are cut", "figures": {}}
+    data = manifest["data"] | {"test_rows_seen_in_training": 7}
+    card = render_card(manifest | {"signs": [sign], "data": data}, TextCard())
+    assert "- 12.0% of the texts are cut." in card
+    assert "- 7 test rows have a text that also stands in training." in card
+    plain = data | {key: 0 for key in data if key.endswith("seen_in_training")}
+    assert "warned" not in render_card(manifest | {"signs": [], "data": plain}, TextCard())
+
+
 def test_an_unknown_license_is_said_to_be_unknown(manifest, read_card):
     card = read_card({**manifest, "license": None})
     assert card.data.license == "unknown" and "license is unknown" in card.text

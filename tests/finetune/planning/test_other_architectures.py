@@ -13,6 +13,7 @@ from finetune.core.errors import ModelError
 from finetune.models.source import resolve_base
 from finetune.planning.fake_model import plain_functions
 from finetune.planning.memory import MemoryNeed, StepShape, estimate_memory
+from finetune.planning.planning import make_plan
 from finetune.recipes.text import FinetuneRecipe
 
 SHAPE = StepShape(rows=4, length=24, eval_rows=4, device="cpu", precision="fp32")
@@ -54,6 +55,21 @@ def test_what_cannot_be_planned_is_said_in_one_message(plan, name: str, capfd) -
         plan(name)
     assert "cannot be planned" in str(fault.value) and name in str(fault.value)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_plan_tells_what_a_training_would_warn_of(make_base, tmp_path: Path) -> None:
+    """Also where the recipe has an export section, with which the training is refused."""
+    folder = write_architecture("canine", tmp_path / "canine", make_base("roberta"))
+    recipe = FinetuneRecipe.model_validate(
+        {
+            "model": {"source": str(folder), "max_length": 32},
+            "data": {"source": "sample", "rows": 200},
+            "training": {"batch_size": 4, "device": "cpu"},
+            "export": {"check_rows": 100},
+        }
+    )
+    notes = make_plan(recipe, probe=False, report=lambda line: None).notes
+    assert any("could not be exported: CanineTokenizer" in note for note in notes)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_torch_fused", "adafactor"])
