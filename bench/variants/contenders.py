@@ -206,22 +206,20 @@ def choose_variants(
 def choose_baseline(variants: Sequence[Variant], wanted: str | None) -> str:
     """The name all others are compared with; raises RecipeError where it is not measured.
 
-    A variant whose export failed its checks is no baseline, unless nothing else is measured:
-    then nothing is compared.
+    A variant whose export failed its checks is no baseline, unless it was asked for or nothing
+    else is measured: then the report says so and compares nothing.
     """
-    sound = [one for one in variants if one.export_checks != "failed"]
-    names = [variant.name for variant in sound]
     if wanted is not None:
+        names = [variant.name for variant in variants]
         if wanted not in names:
-            failed = any(one.name == wanted for one in variants)
             raise RecipeError(
-                "bench.baseline is of an export that failed its checks"
-                if failed
-                else "bench.baseline is not among the variants",
+                "bench.baseline is not among the variants",
                 received=wanted,
-                allowed=", ".join(names) or None,
+                allowed=", ".join(names),
             )
         return wanted
+    sound = [one for one in variants if one.export_checks != "failed"]
+    names = [variant.name for variant in sound]
     own = [one for one in sound if one.group is None]
     full = [one.name for one in own if one.method == "full" and one.runtime == "pytorch"]
     torch = [one.name for one in own if one.runtime in TORCH_RUNTIMES]
