@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,105 @@ def modules() -> list[Path]:
     return [ROOT / "kotune.py"] + [
         path for package in ORDER[:3] for path in sorted((ROOT / package).rglob("*.py"))
     ]
+
+
+# Storeys of each package, the lowest first: a folder or file imports from its own or lower ones.
+STOREYS = {
+    "finetune": [
+        "core",
+        "recipes",
+        "data metrics",
+        "models",
+        "adapters hardware",
+        "loop",
+        "run_folder",
+        "checks",
+        "tasks",
+        "training",
+        "planning studies",
+        "cli __main__",
+    ],
+    "export": [
+        "graph runtime",
+        "checks artifact",
+        "quantization precisions",
+        "tasks",
+        "exporting predict transcribe",
+        "cli",
+    ],
+    "bench": [
+        "settings instruments results",
+        "statistics",
+        "variants",
+        "engines",
+        "report",
+        "rounds",
+        "tasks",
+        "benchmark",
+        "suites training comparing",
+        "cli",
+    ],
+}
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def typing_only(tree: ast.AST) -> set[int]:
+    """Nodes that stand under ``if TYPE_CHECKING``: no import of a running program."""
+    guarded = (
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    return {id(inner) for node in guarded for inner in ast.walk(node)}
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """Modules of the house that ``path`` imports, also inside functions."""
+    tree = ast.parse(path.read_text("utf-8"))
+    skipped, found = typing_only(tree), set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & known
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found |= {inner if inner in known else node.module} & known
+    return found
+
+
+def arrows() -> dict[str, set[str]]:
+    """module → modules it imports."""
+    known = {dotted(path) for path in modules()}
+    return {dotted(path): imported_modules(path, known) for path in modules()}
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    TopologicalSorter(arrows()).prepare()  # raises CycleError, which names the circle
+
+
+def test_every_import_runs_down() -> None:
+    wrong = []
+    for module, imports in arrows().items():
+        for target in imports:
+            package, _, _ = module.partition(".")
+            if target.partition(".")[0] == package and storey(target) > storey(module):
+                wrong.append(f"{module} → {target}")
+    assert not wrong, "\n".join(wrong)
+
+
+def storey(module: str) -> int:
+    package, _, rest = module.partition(".")
+    room = rest.partition(".")[0]
+    floors = STOREYS.get(package, [])
+    for number, rooms in enumerate(floors):
+        if room in rooms.split():
+            return number
+    return len(floors) if room else -1  # a package's own face lies below its rooms
 
 
 def imported_packages(path: Path) -> set[str]:
