@@ -25,9 +25,10 @@ STOREYS = {
     "finetune": [
         "core",
         "recipes",
-        "data metrics",
+        "tasks.registry",
+        "data metrics hardware",
         "models",
-        "adapters hardware",
+        "adapters",
         "loop",
         "run_folder",
         "checks",
@@ -113,9 +114,10 @@ def storey(module: str) -> int:
     package, _, rest = module.partition(".")
     room = rest.partition(".")[0]
     floors = STOREYS.get(package, [])
-    for number, rooms in enumerate(floors):
-        if room in rooms.split():
-            return number
+    for name in (rest, room):  # a module may stand on a storey of its own
+        for number, rooms in enumerate(floors):
+            if name in rooms.split():
+                return number
     return len(floors) if room else -1  # a package's own face lies below its rooms
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from finetune.core.worker_process import package_environment
+from finetune.core.processes import package_environment
 from finetune.recipes.sections import Recipe
 
 ACCELERATORS = ("nvidia[0-9]*", "kfd", "dxg", "accel")  # device files; a driver forbids forking

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from finetune.core.errors import RecipeError
-from finetune.loop.row_order import IGNORED
+from finetune.data import IGNORED
 
 WARM_UP, SETTLE = 0.1, 0.5  # shares of all steps: Zhang et al. 2023, table 8 (8k, 50k of 85k)
 ALLOCATIONS = 1000  # at most so many in a training

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from finetune.core.errors import RecipeError
+from finetune.core.exactness import EXACT_ENVIRONMENT
 
 
 def process_count() -> int:
@@ -74,7 +76,6 @@ def launch_finetune(arguments: Sequence[str], processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    from finetune.core.worker_process import package_environment
 
     options = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1"]
     options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
@@ -100,3 +101,20 @@ def end_with_parent() -> None:
         import signal
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def package_environment() -> dict[str, str]:
+    """This environment with our packages first on a child's path, and no file of its folder.
+
+    A Python that is told ``-m`` imports from the working folder first; PYTHONSAFEPATH keeps it,
+    and those that it starts, from that.
+    """
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        **EXACT_ENVIRONMENT,
+        "PYTHONPATH": root + (os.pathsep + path if path else ""),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONIOENCODING": "utf-8",
+    }

@@ -16,13 +16,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TextIO
 
 import psutil
 
-from finetune.core.exactness import EXACT_ENVIRONMENT
-from finetune.core.processes import end_with_parent
+from finetune.core.processes import end_with_parent, package_environment
 
 Message = dict[str, Any]
 Commands = dict[str, Callable[[Any, Message], Message]]
@@ -161,23 +159,6 @@ def worker_environment(threads: int | None) -> dict[str, str]:
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         **{name: str(threads) for name in THREAD_VARIABLES},
-    }
-
-
-def package_environment() -> dict[str, str]:
-    """This environment with our packages first on a child's path, and no file of its folder.
-
-    A Python that is told ``-m`` imports from the working folder first; PYTHONSAFEPATH keeps it,
-    and those that it starts, from that.
-    """
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.environ.get("PYTHONPATH")
-    return {
-        **os.environ,
-        **EXACT_ENVIRONMENT,
-        "PYTHONPATH": root + (os.pathsep + path if path else ""),
-        "PYTHONSAFEPATH": "1",
-        "PYTHONIOENCODING": "utf-8",
     }
 
 

@@ -22,7 +22,6 @@ from finetune.loop.ledger import BatchShape
 from finetune.loop.resumable import ResumableTrainer
 
 Batch = dict[str, torch.Tensor]
-IGNORED = -100  # a label that counts for nothing
 
 
 def plan_batches(

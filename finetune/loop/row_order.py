@@ -9,8 +9,9 @@ from datasets import Dataset, concatenate_datasets
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from finetune.data import IGNORED
+
 MEGA_BATCHES = 400  # batches sorted together; transformers' 50 leave over 5 % padding at batch 32
-IGNORED = -100  # the label that cross-entropy passes over
 
 
 class EpochOrder(Sampler[int]):

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from transformers import DataCollatorForLanguageModeling
 
-from finetune.loop.planned_batches import IGNORED, Batch, PlannedBatches, plan_batches
+from finetune.data import IGNORED
+from finetune.loop.planned_batches import Batch, PlannedBatches, plan_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

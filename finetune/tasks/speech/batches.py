@@ -13,7 +13,8 @@ import torch
 
 from finetune.data.audio import to_float
 from finetune.data.recordings import Waves
-from finetune.loop.planned_batches import IGNORED, Batch, PlannedBatches, plan_batches
+from finetune.data import IGNORED
+from finetune.loop.planned_batches import Batch, PlannedBatches, plan_batches
 from finetune.recipes.speech import AugmentSection
 from finetune.tasks.speech.ctc import normalize
 

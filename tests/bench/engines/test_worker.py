@@ -19,7 +19,8 @@ import pytest
 from bench.engines.baselines import fit_tfidf, load_tfidf, save_tfidf
 from bench.engines.text import load_engine
 from finetune.core.preparation import DEFAULT
-from finetune.core.worker_process import WorkerFailed, WorkerProcess, package_environment
+from finetune.core.processes import package_environment
+from finetune.core.worker_process import WorkerFailed, WorkerProcess
 
 TEXTS = [
     "정말 재미있다 최고",

@@ -14,7 +14,7 @@ from transformers import DebertaConfig, DebertaModel
 
 from finetune.checks.trial import take_step
 from finetune.core.errors import RecipeError
-from finetune.core.worker_process import package_environment
+from finetune.core.processes import package_environment
 from finetune.hardware.precision import exact_fp32
 from finetune.models.loading import autocast_context, load_tokenizer
 from finetune.recipes.text import FinetuneRecipe
