@@ -76,7 +76,6 @@ def launch_finetune(arguments: Sequence[str], processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-
     options = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1"]
     options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     options += ["--main_process_port", "0"]  # a free one

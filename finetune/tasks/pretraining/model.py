@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional
 
 from finetune.core.processes import process_count, process_rank
-from finetune.loop.ledger import is_out_of_memory
 from finetune.data import IGNORED
+from finetune.loop.ledger import is_out_of_memory
 from finetune.loop.planned_batches import Batch, sum_over_processes
 from finetune.models.loading import autocast_context, load_checked
 from finetune.models.source import BaseModel

@@ -11,9 +11,9 @@ import numpy as np
 import soxr
 import torch
 
+from finetune.data import IGNORED
 from finetune.data.audio import to_float
 from finetune.data.recordings import Waves
-from finetune.data import IGNORED
 from finetune.loop.planned_batches import Batch, PlannedBatches, plan_batches
 from finetune.recipes.speech import AugmentSection
 from finetune.tasks.speech.ctc import normalize

@@ -21,9 +21,9 @@ from transformers import (
 
 from finetune.core.preparation import Preparation
 from finetune.core.processes import divide_batch, process_count
+from finetune.data import IGNORED
 from finetune.loop.ledger import BatchShape, Ledger, is_out_of_memory
 from finetune.loop.resumable import ResumableTrainer
-from finetune.data import IGNORED
 from finetune.loop.row_order import EpochOrder, LongestFirst, add_blank_row
 from finetune.loop.trainer_setup import early_stopping, training_arguments, without_own_report
 from finetune.metrics.classification import classification_metrics
