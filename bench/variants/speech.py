@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.settings import SpeechBenchSection
 from bench.variants.contenders import Contender, Variant, variant_prefixes
 from finetune.core.provenance import cpu_has_bf16
 from finetune.recipes.methods import METHODS
+
+if TYPE_CHECKING:
+    from bench.settings import SpeechBenchSection
 
 BASE = "base"  # the group of base-960h's size with random weights
 CONV = "int8conv"

@@ -55,9 +55,9 @@ def test_a_foreign_package_that_is_loaded_already_is_told(tmp_path: Path) -> Non
     (tmp_path / "bench.py").write_text("", encoding="utf-8")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import bench, kotune"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
+    assert done.returncode != 0
     assert str(tmp_path / "bench.py") in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "ImportError: kotune's own packages are hidden" in done.stderr  # a library raises
 
 
 VALUES = {"--file": True, "--json": False, "-h": False}
