@@ -76,9 +76,10 @@ def finetune(recipe: Recipe, *, overwrite: bool = False, report: Report = print)
     load_weights(built.model, checkpoint.folder / task.keeps)
     with disk_errors(work / "steps"), publish_folder(target, workplace=work) as folder:
         task.write(job, built, Outcome.read(checkpoint, job.device), folder, report)
+        sample = task.sample_answers(job, built)
         del built
         gc.collect()  # two models need not fit
-        task.check_stored(job, folder)
+        task.check_stored(job, folder, sample)
         shutil.copytree(work / "tensorboard", folder / "tensorboard")
         announce_publication(work, folder, task.document)
     clear_work(target)

@@ -17,6 +17,7 @@ Code = Literal[
     "one-class-answered",
     "no-better-than-majority",
     "class-never-right",
+    "nothing-heard",
     "parts",
     "schedule",
     "not-exportable",

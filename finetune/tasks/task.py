@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -20,9 +20,10 @@ from transformers import TrainerCallback, TrainerState
 from finetune import run_folder
 from finetune.adapters.attach import count_parameters
 from finetune.checks.signs import Sign, report_signs
+from finetune.checks.trial import Way, settle_way, take_step
 from finetune.core.errors import FolderError
 from finetune.core.files import write_json
-from finetune.core.processes import process_count
+from finetune.core.processes import is_sharded, process_count
 from finetune.core.provenance import collect_provenance
 from finetune.hardware.frozen_base import Originals
 from finetune.loop.checkpoints import Checkpoint
@@ -46,11 +47,7 @@ class Job:
     base: BaseModel | None  # None: from scratch
     device: str
     precision: str
-
-    @property
-    def signs(self) -> tuple[Sign, ...]:
-        """What was found amiss before training, though nothing that stops it."""
-        return ()
+    signs: tuple[Sign, ...] = field(default=(), kw_only=True)  # found amiss before training
 
     @property
     def data_fingerprint(self) -> str:
@@ -112,6 +109,39 @@ class Outcome:
             "peak_training_vram_bytes": self.ledger.peak_vram_bytes if on_gpu else None,
             "training": self.course,
         }
+
+
+def build_tried(
+    job: Any,
+    build: Callable[[Any, Recipe], Any],
+    step: Callable[[Any], tuple[Any, Callable[[Any, Any], torch.Tensor]]],
+    report: Report,
+) -> Any:
+    """What ``build`` makes of the job in its precision and a recipe with its kernels, tried.
+
+    ``step`` gives a batch and how the loss is had of model and batch. Where that step fails,
+    ``auto`` gives way, with a sign in the job of what was built. Raises RecipeError, ModelError.
+    """
+    training = job.recipe.training
+    on_cpu = job.device == "cpu"
+
+    def build_way(way: Way) -> Any:
+        changed = training.model_copy(update={"cpu_kernels": way.kernels} if on_cpu else {})
+        recipe = job.recipe.model_copy(update={"training": changed})
+        return build(replace(job, precision=way.precision), recipe)
+
+    def try_way(built: Any, way: Way) -> None:
+        batch, loss = step(built)
+        take_step(built.model, batch, loss, device=job.device, precision=way.precision)
+
+    kernels = training.cpu_kernels if on_cpu else "library"
+    first = Way(kernels, job.precision)
+    if is_sharded():
+        return build_way(first)
+    settled = settle_way(first, build_way, try_way, kernels=kernels, precision=training.precision)
+    report_signs(settled.signs, report)
+    built = settled.built
+    return replace(built, job=replace(built.job, signs=(*job.signs, *settled.signs)))
 
 
 @dataclass(frozen=True)
@@ -186,7 +216,10 @@ class Task(ABC):
     def read_finished(self, folder: Path) -> Finished | None:
         """What such a folder says of its training; None where it holds none."""
 
-    def check_stored(self, job: Any, folder: Path) -> None:  # noqa: B027  not every task has one
+    def sample_answers(self, job: Any, built: Any) -> Any:  # noqa: B027  not every task has some
+        """Answers of the trained model that its folder does not hold, for ``check_stored``."""
+
+    def check_stored(self, job: Any, folder: Path, sample: Any) -> None:  # noqa: B027
         """Read a written folder back and hold it against what was measured; raises GateError."""
 
     def check_target(self, folder: Path, *, overwrite: bool) -> None:

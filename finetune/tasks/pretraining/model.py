@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from finetune.recipes.pretraining import ArchitectureSection
 
-POSITION_OFFSET = 2  # RoBERTa counts positions from pad_token_id + 1
-
 
 def build_roberta(
     architecture: ArchitectureSection,
@@ -66,14 +64,6 @@ def load_masked_model(base: BaseModel, attention: str | None = None) -> PreTrain
         attn_implementation=attention,
     )
     return model
-
-
-def longest_input(model: PreTrainedModel) -> int:
-    """Tokens a text may have, special ones included, by the model's position table."""
-    positions = model.config.max_position_embeddings
-    embeddings = getattr(model.base_model, "embeddings", None)
-    counted = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
-    return positions if counted is None else positions - counted - 1
 
 
 def set_dropout(model: torch.nn.Module, probability: float) -> None:

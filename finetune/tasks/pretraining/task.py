@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, set_seed
 
+from finetune.checks.parts import compare_parts
+from finetune.checks.signs import report_signs
 from finetune.core.errors import RecipeError
 from finetune.core.files import publish_folder
 from finetune.core.processes import is_main_process, process_count, wait_for_processes
@@ -32,12 +34,12 @@ from finetune.tasks.pretraining.model import (
     build_roberta,
     evaluate_masked,
     load_masked_model,
-    longest_input,
+    masked_loss,
     set_dropout,
 )
 from finetune.tasks.pretraining.tokenizer import train_tokenizer
 from finetune.tasks.pretraining.trainer import MaskedTrainer, build_trainer
-from finetune.tasks.task import Built, Finished, Job, Measure, Outcome, Report, Task
+from finetune.tasks.task import Built, Finished, Job, Measure, Outcome, Report, Task, build_tried
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -111,12 +113,26 @@ class PretrainTask(Task):
         )
 
     def build(self, job: PretrainJob, work: Path, report: Report) -> PretrainBuilt:
-        """Tokenizer, model and batches."""
-        training, seed = job.recipe.training, job.recipe.seed
-        shape_memory(job.recipe, job.device)
+        """Tokenizer, model and batches, and a step tried with them."""
+        return build_tried(
+            job,
+            lambda changed, recipe: self._build(changed, recipe, work, report),
+            lambda built: (built.batches[0], masked_loss),
+            report,
+        )
+
+    def _build(
+        self, job: PretrainJob, recipe: PretrainRecipe, work: Path, report: Report
+    ) -> PretrainBuilt:
+        set_seed(recipe.seed)
+        training, seed = recipe.training, recipe.seed
+        shape_memory(recipe, job.device)
         tokenizer = _open_tokenizer(job, work / "tokenizer")
-        model = _build_model(job, tokenizer)
-        _check_length(model, job.recipe)
+        model = _build_model(replace(job, recipe=recipe), tokenizer).to(job.device)
+        signs = compare_parts(
+            model, tokenizer, max_length=training.max_length, key="training.max_length"
+        )
+        report_signs(signs, report)
         masker = Masker(tokenizer, training.mask_probability)
         steps = training.max_steps
         batches = TrainBatches(
@@ -260,16 +276,6 @@ def _build_model(job: PretrainJob, tokenizer: PreTrainedTokenizerBase) -> PreTra
     if training.dropout is not None:
         set_dropout(model, training.dropout)
     return quicken_dropout(model) if auto and job.device == "cpu" else model
-
-
-def _check_length(model: PreTrainedModel, recipe: PretrainRecipe) -> None:
-    if recipe.training.max_length > longest_input(model):
-        raise RecipeError(
-            "training.max_length is more than the model has positions for",
-            received=recipe.training.max_length,
-            allowed=f"up to {longest_input(model)}",
-            next_step=f"training.max_length={longest_input(model)}",
-        )
 
 
 def _report_model(

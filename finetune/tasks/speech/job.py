@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from finetune.adapters.attach import count_parameters
-from finetune.core.errors import DataError
+from finetune.core.errors import DataError, ModelError
 from finetune.core.processes import is_main_process, process_count, wait_for_processes
 from finetune.data.recordings import (
     SpeechCorpus,
@@ -122,10 +122,23 @@ def _load_model(job: SpeechJob, tokenizer: Any, *, new_head: bool) -> Any:
         model.kotune_new_modules = ["lm_head"]
     else:
         model = load_wav2vec2(job.base, labels=labels if new_head else None, seed=recipe.seed)
+        _check_blank(model.config, tokenizer)
     frozen = recipe.model.freeze_feature_encoder
     frozen = job.base is not None if frozen is None else frozen
     prepare_training(model, recipe.augment, frozen=frozen)
     return model
+
+
+def _check_blank(config: Any, tokenizer: Any) -> None:
+    """Raise ModelError where CTC's blank, which is config.json's padding, is a character."""
+    blank, padding = config.pad_token_id, tokenizer.pad_token_id
+    token = tokenizer.convert_ids_to_tokens(blank)
+    if blank != padding and token not in tokenizer.all_special_tokens:
+        raise ModelError(
+            "config.json's pad_token_id, which CTC takes for its blank, is a character",
+            received=f"pad_token_id {blank}, {token!r} to the tokenizer, whose own is {padding}",
+            next_step=f"pad_token_id {padding} in the model's config.json",
+        )
 
 
 def plan_training(

@@ -10,13 +10,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from transformers import TrainerCallback
+import torch
+from transformers import TrainerCallback, set_seed
 
 from finetune import run_folder
+from finetune.checks.signs import Sign
+from finetune.checks.stored import compare_logits
 from finetune.core.files import read_json, write_json
 from finetune.core.processes import is_main_process, is_sharded, wait_for_processes
-from finetune.data.audio import encode_flac
+from finetune.data.audio import encode_flac, to_float
 from finetune.data.recordings import Waves
 from finetune.hardware.frozen_base import hold_frozen
 from finetune.loop.checkpoints import disk_errors
@@ -25,13 +29,16 @@ from finetune.loop.progress import Watch
 from finetune.metrics.word_errors import count_errors, speech_metrics
 from finetune.models.trained_weights import save_model
 from finetune.recipes.speech import SpeechRecipe
+from finetune.tasks.speech.ctc import run_many
 from finetune.tasks.speech.job import SpeechBuilt, SpeechJob, build_model, prepare_job
-from finetune.tasks.speech.model import TorchFrames
+from finetune.tasks.speech.model import TorchFrames, load_trained_speech, run_settings
 from finetune.tasks.speech.trainer import CtcTrainer, build_speech_trainer, transcribe_stored
-from finetune.tasks.task import Figures, Measure, Report, RunTask
+from finetune.tasks.task import Figures, Measure, Report, RunTask, build_tried
 
 EVALUATED = ("validation", "test")
 METRICS = "kotune.metrics/1"
+CHECKED = 8  # validation recordings that a stored run is compared on
+Sample = tuple[list[np.ndarray], list[np.ndarray]]  # waves, logits of each
 
 
 class SpeechTask(RunTask):
@@ -66,6 +73,17 @@ class SpeechTask(RunTask):
 
     def build(self, job: SpeechJob, work: Path, report: Report) -> SpeechBuilt:
         """Model, processor and batches; a pretrained model is measured before it is trained."""
+        return build_tried(
+            job,
+            lambda changed, recipe: replace(
+                self._build(replace(changed, recipe=recipe), work, report), job=changed
+            ),
+            lambda built: (built.batches[0], ctc_loss),
+            report,
+        )
+
+    def _build(self, job: SpeechJob, work: Path, report: Report) -> SpeechBuilt:
+        set_seed(job.recipe.seed)
         built = build_model(job, work, report)
         training = job.recipe.training
         steps = math.ceil(len(built.batches) / training.gradient_accumulation_steps)
@@ -79,6 +97,34 @@ class SpeechTask(RunTask):
         with disk_errors(work / "steps"):
             held = hold_frozen(built.model, job.recipe, job.precision, work)
         return replace(built, originals=held)
+
+    def sample_answers(self, job: SpeechJob, built: SpeechBuilt) -> Sample:
+        """A few validation recordings and their logits."""
+        waves = built.waves["validation"]
+        few = [to_float(waves[place]) for place in range(min(len(waves), CHECKED))]
+        frames = TorchFrames(built.model, job.device)
+        return few, run_many(few, built.settings, frames)
+
+    def check_stored(self, job: SpeechJob, folder: Path, sample: Sample) -> None:
+        """Load the run afresh and compare its logits of the sample; raises GateError."""
+        run = run_folder.open_run(folder, verify=False)
+        waves, measured = sample
+        frames = TorchFrames(load_trained_speech(run), job.device)
+        again = run_many(waves, run_settings(run), frames)
+        compare_logits(np.concatenate(measured), np.concatenate(again))
+
+    def answer_signs(self, job: SpeechJob, metrics: dict[str, Any]) -> list[Sign]:
+        """Nothing heard: as many errors as words, or more."""
+        return [
+            Sign(
+                "nothing-heard",
+                f"{split}: a word error rate of {metrics[split]['wer']:.2%} is no better than "
+                "transcribing nothing",
+                {"split": split, "wer": metrics[split]["wer"]},
+            )
+            for split in EVALUATED
+            if metrics[split]["wer"] >= 1
+        ]
 
     def watch(self, job: SpeechJob, built: SpeechBuilt) -> Watch:
         """The word error rate; speed in seconds of recordings."""
@@ -155,6 +201,11 @@ class SpeechTask(RunTask):
         return {
             split: {name: metrics[split][name] for name in ("wer", "cer")} for split in EVALUATED
         }
+
+
+def ctc_loss(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+    """The model's own loss of a batch of recordings and labels."""
+    return model(**{name: value for name, value in batch.items() if name != "weight"}).loss
 
 
 def _measure_before(

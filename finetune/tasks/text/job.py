@@ -11,7 +11,6 @@ from finetune.adapters.attach import attach_adapter
 from finetune.adapters.method_training import start_method
 from finetune.checks.answers import seen_signs
 from finetune.checks.before import Before, check_before_training
-from finetune.checks.signs import Sign
 from finetune.core.preparation import Preparation
 from finetune.data.reviews import Corpus, load_corpus
 from finetune.hardware.cpu_kernels import attention_for, quicken_dropout
@@ -36,11 +35,6 @@ class TextJob(Job):
     corpus: Corpus
     tokenizer: PreTrainedTokenizerBase
     before: Before = field(default_factory=Before)
-
-    @property
-    def signs(self) -> tuple[Sign, ...]:
-        """What was found amiss before training."""
-        return self.before.signs
 
     @property
     def data_fingerprint(self) -> str:
@@ -69,7 +63,7 @@ def prepare_job(recipe: FinetuneRecipe) -> TextJob:
     texts = {name: frame["text"].tolist() for name, frame in frames.items()}
     before = check_before_training(recipe, base, job.tokenizer, job.preparation, texts)
     signs = (*before.signs, *seen_signs(corpus.summary))
-    return replace(job, before=replace(before, signs=signs))
+    return replace(job, before=before, signs=signs)
 
 
 def recipe_attention(recipe: FinetuneRecipe, device: str, precision: str) -> str | None:

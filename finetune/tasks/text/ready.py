@@ -13,12 +13,12 @@ import torch
 from transformers import set_seed
 
 from finetune.adapters.attach import ParameterCount, count_parameters
-from finetune.checks.signs import report_signs
-from finetune.checks.trial import Way, settle_way, take_step
 from finetune.core.processes import is_sharded
 from finetune.hardware.frozen_base import Originals, hold_frozen
 from finetune.loop.checkpoints import disk_errors
 from finetune.models.encoding import encode_texts
+from finetune.recipes.text import FinetuneRecipe
+from finetune.tasks.task import build_tried
 from finetune.tasks.text.job import TextJob, build_model
 from finetune.tasks.text.trainer import RowLoss
 
@@ -45,40 +45,22 @@ def ready_model(
     library's and to fp32. ``folder`` takes the originals' file. Raises RecipeError where the
     recipe asked for what does not work, ModelError where nothing does.
     """
-    training = job.recipe.training
-    kernels = training.cpu_kernels if job.device == "cpu" else "library"
-    first = Way(kernels, job.precision)
-    if is_sharded():
-        return _build(job, first, folder)
-    settled = settle_way(
-        first,
-        lambda way: _build(job, way, folder),
-        lambda ready, way: take_step(
-            ready.model, _batch(job, rows), _loss, device=job.device, precision=way.precision
-        ),
-        kernels=kernels,
-        precision=training.precision,
+    return build_tried(
+        job,
+        lambda changed, recipe: _build(changed, recipe, folder),
+        lambda ready: (_batch(job, rows), _loss),
+        report,
     )
-    report_signs(settled.signs, report)
-    signs = (*job.before.signs, *settled.signs)
-    ready: Ready = settled.built
-    tried = dataclasses.replace(ready.job, before=dataclasses.replace(job.before, signs=signs))
-    return dataclasses.replace(ready, job=tried)
 
 
-def _build(job: TextJob, way: Way, folder: Path | None) -> Ready:
-    """The model built ``way``; the job keeps its recipe and gets the way's precision."""
-    training = job.recipe.training
-    if job.device == "cpu":
-        training = training.model_copy(update={"cpu_kernels": way.kernels})
-    recipe = job.recipe.model_copy(update={"training": training})
-    job = dataclasses.replace(job, precision=way.precision)
+def _build(job: TextJob, recipe: FinetuneRecipe, folder: Path | None) -> Ready:
+    """The model as ``recipe`` says, in the job's precision; the job keeps its own recipe."""
     set_seed(recipe.seed)
     model = build_model(dataclasses.replace(job, recipe=recipe))
     parameters, held = count_parameters(model), None
     with disk_errors(folder / "steps") if folder else contextlib.nullcontext():
         if not is_sharded():
-            held = hold_frozen(model, recipe, way.precision, folder)
+            held = hold_frozen(model, recipe, job.precision, folder)
     if recipe.training.gradient_checkpointing:  # as Trainer does once more
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return Ready(job, model, parameters, held)

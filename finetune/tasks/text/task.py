@@ -153,7 +153,7 @@ class TextTask(RunTask):
             for sign in answer_signs(split, metrics[split]["all"], job.labels)
         ]
 
-    def check_stored(self, job: TextJob, folder: Path) -> None:
+    def check_stored(self, job: TextJob, folder: Path, sample: None) -> None:
         """Load the run afresh and compare its logits of validation rows."""
         check_stored_run(folder, job.device)
 

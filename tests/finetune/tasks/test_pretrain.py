@@ -186,7 +186,7 @@ def test_it_continues_from_a_model_folder(recipe):
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     assert metrics["held_out"]["loss"] < begun
     assert metrics["base"]["weights_sha256"]
-    with pytest.raises(RecipeError, match="positions"):
+    with pytest.raises(ModelError, match="positions for 32 tokens"):
         finetune(
             with_training(
                 second.model_copy(update={"output": recipe.output + "-3"}), max_length=40
