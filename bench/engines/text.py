@@ -282,7 +282,10 @@ def _torch_facts(device: str) -> dict[str, Any]:
 
 
 def write_merged(source: Path, target: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Merge a run's adapter, save model and tokenizer; seconds, and bytes of the weights."""
+    """Merge a run's adapter, save model and tokenizer; seconds, and bytes of the weights.
+
+    ``base`` of the options is what a QLoRA adapter is merged into, as the export chose.
+    """
     from bench.engines.prepare import weights_bytes
     from export.graph.merging import merge_adapter
     from finetune.models.loading import load_tokenizer
@@ -290,7 +293,7 @@ def write_merged(source: Path, target: Path, options: dict[str, Any]) -> dict[st
 
     run = open_run(source, verify=False)
     began = time.perf_counter()
-    model = merge_adapter(run)
+    model = merge_adapter(run, options["base"])
     seconds = time.perf_counter() - began
     model.save_pretrained(target, safe_serialization=True)
     load_tokenizer(run.folder / "model").save_pretrained(target)

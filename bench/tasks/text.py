@@ -133,7 +133,8 @@ class TextTask(Task):
     def making(self, variant: Variant, contenders: Sequence[Contender]) -> Making | None:
         """A merged checkpoint, a graph in float16, the classical baseline."""
         if variant.runtime in ("merged", "compiled"):
-            return Making("merge", variant.source.run.folder)
+            base = merge_base(variant.source)
+            return Making("merge", variant.source.run.folder, {"base": base})
         if (
             variant.runtime == "onnx"
             and variant.precision not in variant.source.artifact.precisions
@@ -198,6 +199,14 @@ def rows_alike(frame: pd.DataFrame) -> list[Any]:
     """
     texts = list(map(FOLDED, frame["text"]))
     return [frame["row"].tolist(), frame["label"].tolist(), texts]
+
+
+def merge_base(contender: Contender) -> str:
+    """The base that the contender's artifact was merged into, or would be."""
+    from export.graph.merging import chosen_base
+
+    manifest = contender.artifact.manifest if contender.artifact is not None else None
+    return chosen_base(manifest, contender.run.recipe.export.merge_base)
 
 
 def stored_predictions(run: Run, positions: np.ndarray) -> list[int] | None:

@@ -67,12 +67,22 @@ def _add_scalars(kind: Any) -> None:
         kind.add_implicit_resolver(f"{CORE}{name}", re.compile(f"^(?:{pattern})$"), None)
 
 
+BREAKS = "\r\x85\u2028\u2029"  # YAML 1.1 ends a line at each of them
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes what either version of YAML would take for something else than text."""
 
 
+def _write_text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    """Text; in double quotes where it holds a break that other styles fold into a space."""
+    style = '"' if any(sign in value for sign in BREAKS) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
 _add_scalars(_Loader)
 _add_scalars(_Dumper)
+_Dumper.add_representer(str, _write_text)
 
 
 def parse_yaml(text: str, origin: str) -> Any:
