@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.core.errors import GateError
+from finetune.loop.ledger import shrink_to_memory
 from finetune.models.loading import load_tokenizer, load_trained, predict_logits
 from finetune.run_folder import logits_of, open_run, read_predictions, read_rows
 
@@ -20,14 +21,18 @@ def check_stored_run(folder: Path, device: str) -> None:
     texts = read_rows(run, "validation")["text"].tolist()
     longest = sorted(range(len(texts)), key=lambda row: -len(texts[row]))[: ROWS // 4]
     chosen = sorted({*range(min(ROWS, len(texts))), *longest})
-    again = predict_logits(
-        load_trained(run, device=device),
-        load_tokenizer(run.folder / "model"),
-        [texts[row] for row in chosen],
-        preparation=run.preparation,
-        max_length=run.max_length,
-        batch_size=ROWS,
-        device=device,
+    model, tokenizer = load_trained(run, device=device), load_tokenizer(run.folder / "model")
+    again = shrink_to_memory(
+        lambda rows: predict_logits(
+            model,
+            tokenizer,
+            [texts[row] for row in chosen],
+            preparation=run.preparation,
+            max_length=run.max_length,
+            batch_size=rows,
+            device=device,
+        ),
+        ROWS,
     )
     compare_logits(logits_of(read_predictions(run, "validation"))[chosen], again)
 

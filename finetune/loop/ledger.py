@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 from finetune.core.errors import KotuneError
+
+T = TypeVar("T")
 
 LAST_RESORT = (
     "training.gradient_checkpointing=true, a smaller model.max_length, or adapter.method=qlora"
@@ -66,6 +68,17 @@ def is_out_of_memory(fault: BaseException) -> bool:
         return False
     text = str(fault)
     return should_reduce_batch_size(fault) or any(message in text for message in CPU_MESSAGES)
+
+
+def shrink_to_memory(predict: Callable[[int], T], batch_size: int) -> T:
+    """What ``predict`` gives for a batch size; out of memory, it begins again with half of it."""
+    while True:
+        try:
+            return predict(batch_size)
+        except (RuntimeError, MemoryError) as fault:
+            if not is_out_of_memory(fault) or batch_size == 1:
+                raise
+        batch_size //= 2
 
 
 @dataclass

@@ -56,4 +56,5 @@ def _interval(
         factor = math.exp(reach / mean)
         return mean / factor, mean * factor
     middle, reach = float(logit(mean)), reach / (mean * (1 - mean))
-    return float(expit(middle - reach)), float(expit(middle + reach))
+    # rounding must not put an end on the wrong side of the mean
+    return min(mean, float(expit(middle - reach))), max(mean, float(expit(middle + reach)))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from finetune import run_folder
-from finetune.loop.ledger import is_out_of_memory
+from finetune.loop.ledger import shrink_to_memory
 from finetune.metrics.classification import class_figures, classification_metrics
 from finetune.models.loading import predict_logits
 from finetune.tasks.text.job import TextJob
@@ -48,22 +48,18 @@ def predict_splits(
 
 def _predict_within_memory(job: TextJob, model: torch.nn.Module, texts: list[str]) -> np.ndarray:
     """Logits; out of memory halves the batch and begins again."""
-    batch_size = job.recipe.training.eval_batch_size
-    while True:
-        try:
-            return predict_logits(
-                model,
-                job.tokenizer,
-                texts,
-                preparation=job.preparation,
-                max_length=job.recipe.model.max_length,
-                batch_size=batch_size,
-                device=job.device,
-            )
-        except (RuntimeError, MemoryError) as fault:
-            if not is_out_of_memory(fault) or batch_size == 1:
-                raise
-        batch_size //= 2
+    return shrink_to_memory(
+        lambda rows: predict_logits(
+            model,
+            job.tokenizer,
+            texts,
+            preparation=job.preparation,
+            max_length=job.recipe.model.max_length,
+            batch_size=rows,
+            device=job.device,
+        ),
+        job.recipe.training.eval_batch_size,
+    )
 
 
 def _measure(frame: Any, logits: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
