@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.report.command import Where, report_command, tell_selection
-from finetune.core.console import say
+from finetune.core.console import say, told_when_interrupted
 from finetune.core.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value, e.g. bench.rounds=5")]
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="run every stage again, replacing runs of the same name")
+]
+
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="print the whole suite, defaults included")
 ]
 
 
@@ -32,9 +36,11 @@ def register(app: typer.Typer) -> None:
     app.command("compare")(compare_command)
 
 
-def run_command(suite: str, overrides: Overrides = None, fresh: Fresh = False) -> None:
+def run_command(
+    suite: str, overrides: Overrides = None, fresh: Fresh = False, verbose: Verbose = False
+) -> None:
     """Go from the recipes of SUITE to a report; what is done already is not run again."""
-    _run_suite(suite, overrides or [], fresh=fresh)
+    _run_suite(suite, overrides or [], fresh=fresh, verbose=verbose)
 
 
 def bench_command(
@@ -52,6 +58,7 @@ def bench_command(
     epochs: Annotated[
         float | None, typer.Option(help="with `training`: also train each case so many epochs")
     ] = None,
+    verbose: Verbose = False,
 ) -> None:
     """Measure and compare: accuracy, latency, throughput, size and memory of every variant."""
     folders, overrides = split_arguments(what)
@@ -59,7 +66,8 @@ def bench_command(
         _end_cleanly()
         if output is not None:
             overrides = [*overrides, f"output={output}"]
-        say(f"[bold]{_run_training_suite(folders, overrides, epochs=epochs)}[/]")
+        page = _run_training_suite(folders, overrides, epochs=epochs, verbose=verbose)
+        say(f"[bold]{page}[/]")
         return
     is_suite = len(folders) == 1 and not Path(folders[0]).is_dir()
     if where is not None:
@@ -68,9 +76,10 @@ def bench_command(
     if is_suite:
         if output is not None:
             overrides = [*overrides, f"output={output}"]
-        _run_suite(folders[0], overrides, measure_again=True)
+        _run_suite(folders[0], overrides, measure_again=True, verbose=verbose)
         return
     from bench.benchmark import run_benchmark
+    from bench.rounds.checkpoint import kept_words
     from bench.settings import folder_settings
     from bench.tasks.registry import task_of_folders
 
@@ -79,7 +88,8 @@ def bench_command(
     settings = folder_settings(overrides, task.settings)
     names = dict.fromkeys(Path(folder).name for folder in folders)
     target = output or Path("reports") / "-".join(names)
-    page = run_benchmark(folders, settings, target, report=_report)
+    with told_when_interrupted(lambda: kept_words(target)):
+        page = run_benchmark(folders, settings, target, report=_report)
     _tell_page(page, settings.where)
 
 
@@ -113,22 +123,29 @@ def load_suite(name: str, overrides: list[str]) -> tuple[SuiteRecipe, Path]:
 
 
 def _run_suite(
-    name: str, overrides: list[str], *, fresh: bool = False, measure_again: bool = False
+    name: str,
+    overrides: list[str],
+    *,
+    verbose: bool,
+    fresh: bool = False,
+    measure_again: bool = False,
 ) -> None:
     from bench.suites.suite import run_suite
-    from finetune.recipes.files import dump_recipe
+    from finetune.recipes.files import describe_recipe
 
     _end_cleanly()
     suite, beside = load_suite(name, overrides)
-    typer.echo(dump_recipe(suite))
+    typer.echo(describe_recipe(suite, verbose=verbose))
     page = run_suite(suite, beside=beside, fresh=fresh, measure_again=measure_again, report=_report)
     _tell_page(page, suite.bench.where)
 
 
-def _run_training_suite(words: list[str], overrides: list[str], *, epochs: float | None) -> Path:
+def _run_training_suite(
+    words: list[str], overrides: list[str], *, epochs: float | None, verbose: bool
+) -> Path:
     """Load the suite that stands behind ``training`` or ``plan``, run it; its report's path."""
     from bench.training.suite import PlanSuite, TrainingSuite
-    from finetune.recipes.files import dump_recipe, find_recipe, load_recipe
+    from finetune.recipes.files import describe_recipe, find_recipe, load_recipe
 
     kind, *names = words
     if len(names) != 1:
@@ -144,12 +161,12 @@ def _run_training_suite(words: list[str], overrides: list[str], *, epochs: float
         from bench.training.plan_accuracy import run_plan_bench
 
         plan_suite = load_recipe(PlanSuite, names[0], overrides)
-        typer.echo(dump_recipe(plan_suite))
+        typer.echo(describe_recipe(plan_suite, verbose=verbose))
         return run_plan_bench(plan_suite, beside, report=_report)
     from bench.training.training import run_training_bench
 
     suite = load_recipe(TrainingSuite, names[0], overrides)
-    typer.echo(dump_recipe(suite))
+    typer.echo(describe_recipe(suite, verbose=verbose))
     return run_training_bench(suite, beside, epochs=epochs, report=_report)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from finetune.recipes.sections import Count, Positive, Section, Share
 
@@ -18,7 +18,8 @@ class BenchSettings(Section):
 
     ``processes`` fresh processes per variant, each visited ``rounds`` times in a random order:
     start-up layout varies more between processes than a timer does within one. More are added
-    until every ratio's interval is narrow (``bench/rounds/schedule.py``).
+    until every ratio's interval is narrow (``bench/rounds/schedule.py``), but not where a number
+    was asked for and neither ``target_half_width`` nor ``time_budget_s`` was: three are three.
     """
 
     seed: Annotated[int, Field(ge=0)] = 42
@@ -37,6 +38,15 @@ class BenchSettings(Section):
     noise_pair: bool = True  # the baseline a second time: what it differs by is noise
     where: str | None = None  # conditions on the best variant: accuracy_drop<=0.2pt, p95_ms<=20
     note: str | None = None  # printed in the report
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_many_as_asked(cls, given: Any) -> Any:
+        keys = set(given) if isinstance(given, dict) else set()
+        limits = {"target_half_width", "time_budget_s"}
+        if keys & {"processes", "rounds"} and not keys & limits:
+            return {**given, "target_half_width": None}
+        return given
 
     @field_validator("where")
     @classmethod

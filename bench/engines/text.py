@@ -31,6 +31,7 @@ LIBRARIES = {
     "pipeline": ("torch", "transformers"),
     "optimum": ("torch", "transformers", "optimum.onnxruntime", "export.artifact.folder"),
     "onnx": ("export.runtime.classifier",),
+    "openvino": ("export.runtime.classifier",),
     "sklearn": (
         "bench.engines.baselines",
         "sklearn.linear_model",
@@ -80,6 +81,7 @@ def load_engine(variant: dict[str, Any], threads: int) -> Engine:
         "pipeline": _load_pipeline,
         "optimum": _load_optimum,
         "onnx": _load_onnx,
+        "openvino": _load_onnx,
         "sklearn": _load_sklearn,
     }
     return loaders[variant["runtime"]](variant, threads)
@@ -227,7 +229,7 @@ def _load_onnx(variant: dict[str, Any], threads: int) -> Engine:
 
     classifier = OnnxClassifier(
         variant["folder"],
-        variant["precision"],
+        variant["file"],
         threads=threads,
         provider=variant["device"],
         verify=False,  # the benchmark has done so before it started its workers
@@ -284,7 +286,7 @@ def _torch_facts(device: str) -> dict[str, Any]:
 def write_merged(source: Path, target: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Merge a run's adapter, save model and tokenizer; seconds, and bytes of the weights.
 
-    ``base`` of the options is what a QLoRA adapter is merged into, as the export chose.
+    ``base`` of the options is what QLoRA's is merged into.
     """
     from bench.engines.prepare import weights_bytes
     from export.graph.merging import merge_adapter

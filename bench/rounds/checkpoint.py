@@ -98,4 +98,19 @@ def checkpoint_for(
         "section": section.model_dump(mode="json", exclude=UNMEASURED),
     }
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return Checkpoint(output.with_name(f".{output.name}.partial.json"), key)
+    return Checkpoint(partial_path(output), key)
+
+
+def partial_path(output: Path) -> Path:
+    """Where the progress of the benchmark that will write ``output`` is kept."""
+    return output.with_name(f".{output.name}.partial.json")
+
+
+def kept_words(output: Path) -> str:
+    """What is left of a benchmark that was interrupted, for whoever did it."""
+    try:
+        done = len(read_json(partial_path(output), SCHEMA)["blocks"])
+    except KotuneError:
+        return "nothing is kept yet: a process of each variant is, once all have been measured"
+    noun = "process of each variant is" if done == 1 else "processes of each variant are"
+    return f"{done} {noun} measured and kept; the same command goes on from there"

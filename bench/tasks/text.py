@@ -16,7 +16,7 @@ from bench.rounds.compose import data_facts
 from bench.settings import BenchSection
 from bench.tasks.task import Once, Rows, Task
 from bench.variants import text as variants
-from bench.variants.contenders import Contender, Variant, common_rows, runs_of
+from bench.variants.contenders import EXPORTED, Contender, Variant, common_rows, runs_of
 from finetune.core.preparation import FOLDED
 from finetune.run_folder import Run, logits_of, read_predictions
 from finetune.tasks.registry import TEXT
@@ -133,8 +133,8 @@ class TextTask(Task):
     def making(self, variant: Variant, contenders: Sequence[Contender]) -> Making | None:
         """A merged checkpoint, a graph in float16, the classical baseline."""
         if variant.runtime in ("merged", "compiled"):
-            base = merge_base(variant.source)
-            return Making("merge", variant.source.run.folder, {"base": base})
+            options = {"base": variants.merge_base(variant.source)}
+            return Making("merge", variant.source.run.folder, options)
         if (
             variant.runtime == "onnx"
             and variant.precision not in variant.source.artifact.precisions
@@ -219,8 +219,8 @@ def stored_predictions(run: Run, positions: np.ndarray) -> list[int] | None:
 
 def _size_bytes(variant: Variant) -> int:
     """Bytes on disk of what a variant loads: the graph, or base model and adapter."""
-    if variant.runtime in ("onnx", "optimum"):
+    if variant.runtime in EXPORTED:
         from export.graph.files import model_bytes
 
-        return model_bytes(variant.source.artifact.path(variant.precision))
+        return model_bytes(variant.source.artifact.path(variant.key))
     return run_bytes(variant.source.run)

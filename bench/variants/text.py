@@ -18,8 +18,21 @@ DESCRIPTIONS = {
     "compiled": "PyTorch, merged, torch.compile",
     "optimum": "Optimum's ORTModelForSequenceClassification in transformers.pipeline",
     "onnx": "tokenizers + ONNX Runtime",
+    "openvino": "tokenizers + OpenVINO",
     "sklearn": "character n-gram TF-IDF + logistic regression on the same training rows",
 }
+FILES = {  # keys of an artifact's files
+    "fp32": "",
+    "fp16": ", float16",
+    "int8": ", dynamic int8",
+    "int8-static": ", static int8, calibrated",
+    "int8-weight": ", weights in int8",
+    "int4": ", weights in int4",
+    "openvino-fp32": "",
+    "openvino-bf16": ", bfloat16",
+    "openvino-int8": ", static int8 by NNCF",
+}
+ON_DEVICE = ("fp32", "fp16")  # the others are measured on the CPU
 CONVERTED = {
     "bf16": ", weights converted to bfloat16",
     "fp16": ", weights converted to float16",
@@ -79,6 +92,8 @@ def _pytorch(
     text = DESCRIPTIONS[runtime]
     if runtime == "pytorch":
         text += METHODS[contender.method].as_trained
+    if runtime in ("merged", "compiled") and METHODS[contender.method].quantised:
+        text += f" of the {merge_base(contender)} base"
     return Variant(
         name=f"{prefix}-{runtime}-{precision}",
         method=contender.method,
@@ -94,17 +109,25 @@ def _pytorch(
 def _onnx(
     contender: Contender, prefix: str, precision: str, device: str, *, runtime: str = "onnx"
 ) -> Variant:
-    notes = {"int8": ", dynamic int8", "fp16": ", float16"}
-    text = DESCRIPTIONS[runtime] + notes.get(precision, "")
+    entry = contender.artifact.manifest.get("files", {}).get(precision, {})
+    runtime = entry.get("runtime", runtime)
+    text = DESCRIPTIONS[runtime] + FILES.get(precision, f", {precision}")
     if contender.artifact.status == "failed":
         text += "; its export checks FAILED"
     return Variant(
-        name=f"{prefix}-{runtime}-{precision}",
+        name=f"{prefix}-{runtime}-{precision.removeprefix('openvino-')}",
         method=contender.method,
         runtime=runtime,
-        precision=precision,
+        precision=precision.removeprefix("openvino-"),
         folder=contender.artifact.folder,
         source=contender,
         description=text,
-        device=device if precision != "int8" else "cpu",
+        device=device if precision in ON_DEVICE else "cpu",
+        file=precision,
     )
+
+
+def merge_base(contender: Contender) -> str:
+    """What a QLoRA adapter is merged into: as the export chose, where there is one."""
+    artifact = contender.artifact
+    return (artifact and artifact.manifest.get("merge_base")) or "dequantized"

@@ -13,6 +13,8 @@ RUNTIME_COLOURS = {
     "merged": "sky",
     "pipeline": "purple",
     "onnx": "red",
+    "openvino": "green",
+    "optimum": "orange",
     "sklearn": "grey",
 }
 

@@ -33,7 +33,8 @@ NARROW, WIDE = measured(0.0), measured(0.2)
 
 
 def schedule(**settings: Any) -> Schedule:
-    return Schedule(BenchSection.model_validate({"processes": 4, "rounds": 3, **settings}), "base")
+    asked = {"processes": 4, "rounds": 3, "target_half_width": 0.03, **settings}
+    return Schedule(BenchSection.model_validate(asked), "base")
 
 
 def test_the_half_width_is_that_of_the_widest_ratio() -> None:

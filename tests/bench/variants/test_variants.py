@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.settings import BenchSection, SpeechBenchSection
+from bench.tasks.text import TextTask
 from bench.variants import text as module
 from bench.variants.contenders import (
     Contender,
@@ -161,3 +163,53 @@ def test_an_artifact_of_another_run_is_not_taken(make_run, make_artifact, tmp_pa
 def test_a_folder_that_is_neither_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match="not a run folder"):
         find_contenders([tmp_path])
+
+
+def exported(files: dict[str, dict[str, str]], status: str = "passed", **facts: str) -> Contender:
+    one = contender("qlora")
+    manifest = {"files": files, **facts}
+    artifact = dataclasses.replace(
+        one.artifact, precisions=tuple(files), manifest=manifest, status=status
+    )
+    return Contender(one.run, artifact)
+
+
+def test_a_file_is_named_after_what_runs_it() -> None:
+    files = {"fp32": {}, "int8-static": {}, "openvino-int8": {"runtime": "openvino"}}
+    found = {one.name: one for one in list_variants([exported(files)])[0] if one.file}
+    assert list(found) == ["qlora-onnx-fp32", "qlora-onnx-int8-static", "qlora-openvino-int8"]
+    by_openvino = found["qlora-openvino-int8"]
+    assert (by_openvino.runtime, by_openvino.precision) == ("openvino", "int8")
+    assert by_openvino.as_job()["file"] == "openvino-int8"
+    assert "OpenVINO" in by_openvino.description and "ONNX" not in by_openvino.description
+    assert "static int8" in found["qlora-onnx-int8-static"].description
+
+
+@pytest.mark.parametrize(
+    ("facts", "base"), [({}, "dequantized"), ({"merge_base": "original"}, "original")]
+)
+def test_merged_is_what_the_export_merged(facts: dict[str, str], base: str) -> None:
+    one = exported({"fp32": {}}, **facts)
+    merged = next(v for v in list_variants([one])[0] if v.runtime == "merged")
+    assert f"of the {base} base" in merged.description
+    assert TextTask().making(merged, [one]).options == {"base": base}
+
+
+def test_a_failed_export_is_no_baseline() -> None:
+    files = {"fp32": {}, "int8": {}}
+    found = list_variants([exported(files, status="failed")])[0]
+    assert {one.export_checks for one in found if one.file} == {"failed"}
+    alone = [one for one in found if one.file]
+    assert choose_baseline([*alone, *found], None) == "qlora-pytorch-nf4"
+    assert choose_baseline(alone, None) == alone[0].name  # then nothing is compared
+    with pytest.raises(RecipeError, match="of an export that failed its checks"):
+        choose_baseline(found, alone[0].name)
+
+
+def test_as_many_rounds_as_are_asked_for() -> None:
+    assert BenchSection(rounds=3).target_half_width is None
+    assert BenchSection(processes=1).target_half_width is None
+    assert BenchSection(rounds=3, target_half_width=0.01).target_half_width == 0.01
+    assert BenchSection(rounds=3, time_budget_s=60).target_half_width == 0.03
+    assert BenchSection(threads=1).target_half_width == 0.03
+    assert SpeechBenchSection(rounds=3).target_half_width is None
