@@ -201,14 +201,6 @@ def rows_alike(frame: pd.DataFrame) -> list[Any]:
     return [frame["row"].tolist(), frame["label"].tolist(), texts]
 
 
-def merge_base(contender: Contender) -> str:
-    """The base that the contender's artifact was merged into, or would be."""
-    from export.graph.merging import chosen_base
-
-    manifest = contender.artifact.manifest if contender.artifact is not None else None
-    return chosen_base(manifest, contender.run.recipe.export.merge_base)
-
-
 def stored_predictions(run: Run, positions: np.ndarray) -> list[int] | None:
     """Class ids the run itself predicted in fp32 for these test rows; None where it did not."""
     if run.info.get("evaluation_precision") != "fp32":

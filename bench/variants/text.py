@@ -129,5 +129,7 @@ def _onnx(
 
 def merge_base(contender: Contender) -> str:
     """What a QLoRA adapter is merged into: as the export chose, where there is one."""
-    artifact = contender.artifact
-    return (artifact and artifact.manifest.get("merge_base")) or "dequantized"
+    from export.graph.merging import chosen_base
+
+    manifest = contender.artifact.manifest if contender.artifact is not None else None
+    return chosen_base(manifest, contender.run.recipe.export.merge_base)

@@ -37,6 +37,7 @@ def job(method: str, runtime: str, precision: str, folder: Path) -> dict[str, An
         "method": method,
         "runtime": runtime,
         "precision": precision,
+        "file": precision,
         "folder": str(folder),
         "device": "cpu",
         "max_length": 32,

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from bench.engines.text import write_merged
-from bench.tasks.text import merge_base
 from bench.variants.contenders import Contender
+from bench.variants.text import merge_base
 from export.artifact.folder import Artifact
 from export.graph.merging import merge_adapter
 from finetune.run_folder import open_run
