@@ -71,6 +71,7 @@ def build(prepared: Prepared, scratch: Path) -> tuple[Any, dict[str, Any]]:
     trainer = build_trainer(
         model=model,
         tokenizer=job.tokenizer,
+        max_length=job.recipe.model.max_length,
         train_rows=prepared.splits["train"],
         validation_rows=prepared.splits["validation"],
         training=training,
