@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 GPU ?= .venv-gpu
 READY := $(VENV)/.ready
 ARTIFACT ?= artifacts/demo-lora
+TEST_WORKERS ?= 2
 
 .PHONY: help env demo browser test test-slow gpu lint clean
 
@@ -27,7 +28,8 @@ browser: env  ## Serve a page with ARTIFACT=artifacts/NAME (needs npm)
 	$(BIN)/python examples/browser/serve.py $(ARTIFACT)
 
 test: env  ## The tests
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not slow and not gpu" \
+	  -n $(TEST_WORKERS) --dist loadfile --durations 25
 
 test-slow: env  ## The longer proofs
 	$(BIN)/python -m pytest -m slow
