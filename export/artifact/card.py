@@ -88,7 +88,10 @@ def _ladder(manifest: dict[str, Any], sections: CardSections) -> str:
     if not manifest["ladder"]:
         return ""
     text = "Each step of the export against an earlier one, on validation rows."
-    return f"## Export checks\n\n{text}\n\n{ladder_table(manifest['ladder'], sections.columns)}"
+    table = ladder_table(manifest["ladder"], sections.columns)
+    parts = [f"## Export checks\n\n{text}", table]
+    parts += ["\n".join(f"- {note}." for note in manifest.get("notes") or ())]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _measured(manifest: dict[str, Any], key: str) -> str:

@@ -6,9 +6,17 @@ Imports nothing heavy.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from finetune.core.preparation import Preparation
 from finetune.recipes.schedules import schedule_faults
@@ -70,12 +78,27 @@ def precision_faults(precisions: Sequence[str] | None, device: str) -> list[str]
     ]
 
 
+def _plain_types(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of: ``int | None`` is int and None."""
+    parts = get_args(annotation)
+    return set().union(*map(_plain_types, parts)) if parts else {annotation}
+
+
 class Section(BaseModel):
     """Frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _tell_numbers_from_switches(cls, value: Any, info: ValidationInfo) -> Any:
+        """``answers: true`` is no 1: pydantic takes a boolean for a number."""
+        kinds = _plain_types(cls.model_fields[info.field_name].annotation)
+        if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
+            raise ValueError("takes a number, not true or false")
+        return value
 
     def was_set(self, name: str) -> bool:
         """Whether the recipe gives the key a value other than its default."""

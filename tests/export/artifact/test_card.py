@@ -77,6 +77,12 @@ def test_a_base_of_the_hub_its_license_and_data_are_metadata(manifest, read_card
     assert data.datasets == ["e9t/nsmc"] and data.eval_results[0].dataset_revision == "4aee"
 
 
+def test_a_step_that_rows_cannot_decide_is_told(manifest, read_card):
+    note = "onnx-int8: undecided: loses 0.8 points of accuracy, allowed 0.5"
+    assert f"- {note}." in read_card({**manifest, "notes": [note]}).text
+    assert "undecided" not in read_card({**manifest, "notes": []}).text
+
+
 TICKETS = ["My card won't work!", "Where is the refund?\nI wait.", '“Quote" and `tick` $HOME']
 
 

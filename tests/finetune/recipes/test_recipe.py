@@ -227,3 +227,12 @@ def test_variables_keep_their_names_until_used(monkeypatch: pytest.MonkeyPatch) 
     assert expand_path("${KOTUNE_X}/a", "data.path") == Path("somewhere/a")
     with pytest.raises(RecipeError, match="KOTUNE_ABSENT"):
         expand_path("${KOTUNE_ABSENT}/a", "data.path")
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=true", "export.answers=true", "training.learning_rate=true", "data.test_size=false"],
+)
+def test_a_switch_is_no_number(override: str) -> None:
+    with pytest.raises(RecipeError, match="not true or false"):
+        load_recipe(FinetuneRecipe, "finetune/demo-lora", [override])
