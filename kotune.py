@@ -19,6 +19,7 @@ Python would import is checked to be ours.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -248,6 +249,8 @@ if foreign := foreign_packages():
         raise ImportError(told)
     print(f"error {told}", file=sys.stderr)
     sys.exit(2)
+
+importlib.import_module("finetune.core.telemetry")  # before a caller imports onnxruntime
 
 if __name__ == "__main__":
     main()

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+import finetune.core.telemetry  # noqa: F401 - before any test imports onnxruntime
+
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 logging.raiseExceptions = False  # libraries' handlers keep the stderr of the test that loaded them
 

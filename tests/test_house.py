@@ -107,6 +107,8 @@ def test_every_import_runs_down() -> None:
     for module, imports in arrows().items():
         for target in imports:
             package, _, _ = module.partition(".")
+            if target == "finetune.core.telemetry":  # before everything, of every face
+                continue
             if target.partition(".")[0] == package and storey(target) > storey(module):
                 wrong.append(f"{module} → {target}")
     assert not wrong, "\n".join(wrong)

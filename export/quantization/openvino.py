@@ -1,14 +1,12 @@
 """OpenVINO's own files: fp32 and bf16 as they are, int8 calibrated by NNCF.
 
-An extra: pip install "kotune[openvino]". OpenVINO's tools report their use to their maker
-unless they find no ``openvino_telemetry``; here they find none.
+An extra: pip install "kotune[openvino]".
 """
 
 from __future__ import annotations
 
 import importlib.util
 import io
-import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -75,7 +73,6 @@ def quantize_openvino(
     The head, BERT's pooler, the products named in ``keep_float`` and operators of ``float_types``
     stay float.
     """
-    _without_telemetry()
     import nncf
 
     float_modules = [*head_modules, r"\w+/pooler"]
@@ -104,7 +101,6 @@ def quantize_openvino(
 
 
 def _read(source: Path) -> openvino.Model:
-    _without_telemetry()
     import openvino
 
     return openvino.Core().read_model(str(source))
@@ -117,8 +113,3 @@ def _save(model: openvino.Model, target: Path, precision: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     model.set_rt_info(HINTS[precision], list(RT_INFO))
     openvino.save_model(model, str(target), compress_to_fp16=precision != "fp32")
-
-
-def _without_telemetry() -> None:
-    """Importing ``openvino_telemetry`` fails from now on, which its users are prepared for."""
-    sys.modules["openvino_telemetry"] = None

@@ -37,7 +37,10 @@ Written by kotune, of its export/runtime/transcriber.py and the modules that nee
 
 @dataclass(frozen=True)
 class Bundle:
-    """Modules that make one file, later ones using earlier ones, and the packages they need."""
+    """Modules that make one file, later ones using earlier ones, and the packages they need.
+
+    Before those are imported stands ``FIRST``.
+    """
 
     header: str
     parts: tuple[str, ...]
@@ -85,6 +88,7 @@ SPEECH = Bundle(
     ("numpy", "onnxruntime", "soundfile", "soxr"),
 )
 PACKAGES = TEXT.packages
+FIRST = "finetune/core/telemetry"
 MISSING = """
 if __name__ == "__main__":
     wanted = {packages!r}
@@ -101,10 +105,11 @@ def write_predict(folder: Path, bundle: Bundle = TEXT) -> None:
 
 def bundle_runtime(bundle: Bundle = TEXT) -> str:
     """The parts one after the other, their imports gathered at the top."""
-    imports: set[tuple[str, str]] = {("importlib.util", ""), ("sys", "")}
+    imports, first = split_module(_source_of(FIRST))
+    imports |= {("importlib.util", ""), ("sys", "")}
     bodies = []
     for name in bundle.parts:
-        found, body = split_module((ROOT / f"{name}.py").read_text("utf-8"))
+        found, body = split_module(_source_of(name))
         imports |= found
         bodies.append(body)
     outside = {entry for entry in imports if entry[0].split()[0] in bundle.packages}
@@ -112,12 +117,17 @@ def bundle_runtime(bundle: Bundle = TEXT) -> str:
         bundle.header,
         "from __future__ import annotations\n",
         *write_imports(imports - outside),
+        f"\n{first}",
         MISSING.format(packages=bundle.packages),
         *(f"{line}  # noqa: E402" for line in write_imports(outside)),
         "",
         "\n\n".join(bodies),
     ]
     return "\n".join(blocks)
+
+
+def _source_of(name: str) -> str:
+    return (ROOT / f"{name}.py").read_text("utf-8")
 
 
 def split_module(source: str) -> tuple[set[tuple[str, str]], str]:

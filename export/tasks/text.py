@@ -85,6 +85,9 @@ python predict.py --json < texts.txt
 With Optimum and transformers:
 
 ```python
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before onnxruntime, which reports its use to its maker
 from optimum.onnxruntime import ORTModelForSequenceClassification
 from transformers import AutoTokenizer, pipeline
 
