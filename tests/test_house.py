@@ -183,3 +183,30 @@ def test_help_is_quick_to_ask_for() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "finetune" in done.stdout
+
+
+ASKS_FOR_CODE = ("from_pretrained", "from_config", "pipeline")
+NO_REMOTE_CODE = ("PeftModel",)  # knows no such thing
+
+
+def loading_calls(tree: ast.AST) -> list[ast.Call]:
+    """Calls of transformers and Optimum that would ask whether to run a model's own Python."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    named = [(call, ast.unparse(call.func)) for call in calls]
+    return [
+        call
+        for call, name in named
+        if name.rpartition(".")[2] in ASKS_FOR_CODE and name.partition(".")[0] not in NO_REMOTE_CODE
+    ]
+
+
+def test_no_model_brings_code_of_its_own() -> None:
+    wrong, seen = [], 0
+    for path in modules():
+        for call in loading_calls(ast.parse(path.read_text("utf-8"))):
+            seen += 1
+            given = {one.arg: ast.unparse(one.value) for one in call.keywords}
+            if given.get("trust_remote_code") != "False":
+                wrong.append(f"{path.relative_to(ROOT)}:{call.lineno}")
+    assert not wrong, wrong
+    assert seen > 10

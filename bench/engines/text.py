@@ -67,7 +67,7 @@ def _import_architecture(variant: dict[str, Any]) -> None:
         folder = folder / "model"
         if METHODS[variant["method"]].has_adapter:
             importlib.import_module("peft")
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with contextlib.suppress(KeyError):  # an architecture that loading will complain about
         AutoModelForSequenceClassification._model_mapping[type(config)]
 
@@ -105,7 +105,11 @@ def _load_merged(variant: dict[str, Any], threads: int) -> Engine:
 
     dtype = torch_dtype(variant["precision"])
     model = AutoModelForSequenceClassification.from_pretrained(
-        variant["folder"], dtype=dtype, use_safetensors=True, local_files_only=True
+        variant["folder"],
+        dtype=dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
     )
     tokenizer = load_tokenizer(variant["folder"])
     model = model.to(variant["device"]).eval()
@@ -159,7 +163,12 @@ def _load_pipeline(variant: dict[str, Any], threads: int) -> Engine:
     """``transformers.pipeline`` with its defaults, truncation aside, on prepared texts."""
     from transformers import pipeline
 
-    pipe = pipeline("text-classification", model=variant["folder"], device=variant["device"])
+    pipe = pipeline(
+        "text-classification",
+        model=variant["folder"],
+        device=variant["device"],
+        trust_remote_code=False,
+    )
     return _pipeline_engine(pipe, variant["max_length"], variant, by_length=True)
 
 
@@ -189,9 +198,14 @@ def _open_optimum(folder: Path, precision: str, device: str, threads: int) -> tu
         provider=f"{device.upper()}ExecutionProvider",
         provider_options=provider_options(device),
         local_files_only=True,
+        trust_remote_code=False,
     )
-    tokenizer = AutoTokenizer.from_pretrained(artifact.folder, local_files_only=True)
-    pipe = pipeline("text-classification", model=model, tokenizer=tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(
+        artifact.folder, local_files_only=True, trust_remote_code=False
+    )
+    pipe = pipeline(
+        "text-classification", model=model, tokenizer=tokenizer, trust_remote_code=False
+    )
     return pipe, artifact.max_length
 
 

@@ -292,4 +292,7 @@ def _copy_processor(source: Path, folder: Path) -> None:
     """The processor's files, read and written again by transformers."""
     from transformers import Wav2Vec2Processor
 
-    Wav2Vec2Processor.from_pretrained(source, local_files_only=True).save_pretrained(folder)
+    processor = Wav2Vec2Processor.from_pretrained(
+        source, local_files_only=True, trust_remote_code=False
+    )
+    processor.save_pretrained(folder)

@@ -7,6 +7,7 @@ before it is known that there is none.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from finetune.core.errors import ModelError
 
@@ -55,3 +56,27 @@ def resolve_hub_model(repo_id: str, revision: str | None, key: str) -> tuple[str
         allowed="a folder, or a cached or reachable hub id",
         next_step=f"{key}=FOLDER with the downloaded model",
     )
+
+
+WEIGHT_FILES = ("config.json", "adapter_config.json", "model*.safetensors", "model*.index.json")
+
+
+def fetch_weights(repo_id: str, revision: str | None, *, local_only: bool) -> Path:
+    """The cache's folder of a model's config and safetensors files; raises ModelError."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = snapshot_download(
+            repo_id,
+            revision=revision,
+            allow_patterns=list(WEIGHT_FILES),
+            local_files_only=local_only,
+            etag_timeout=PATIENCE_S,
+        )
+    except (OSError, ValueError) as fault:  # every error of the hub's and of either HTTP library
+        raise ModelError(
+            "the model's weights cannot be fetched",
+            received=f"{repo_id}: {str(fault).splitlines()[0] if str(fault) else type(fault)}",
+            next_step="model.source=FOLDER with the downloaded model",
+        ) from fault
+    return Path(found)

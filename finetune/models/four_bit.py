@@ -59,6 +59,7 @@ def quantize_in_memory(model: Any, compute_dtype: torch.dtype, device: str) -> A
             quantization_config=nf4_config(compute_dtype, new),
             device_map={"": device},
             use_safetensors=True,
+            trust_remote_code=False,
         )
     quantized.kotune_new_modules = new
     return finish_4bit(quantized)

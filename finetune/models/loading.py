@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from finetune.core.errors import ModelError
 from finetune.core.preparation import Preparation
@@ -17,8 +18,16 @@ from finetune.models.checkpoint import check_finite, check_finite_files, compare
 from finetune.models.encoding import encode_texts
 from finetune.models.four_bit import finish_4bit, nf4_config, quantize_in_memory
 from finetune.models.optional_packages import explain_tokenizer, tokenizer_folder
-from finetune.models.source import KLUE, TOKENIZER, BaseModel, resolve_base
+from finetune.models.source import (
+    KLUE,
+    TOKENIZER,
+    BaseModel,
+    hash_weights,
+    resolve_base,
+    stored_files,
+)
 from finetune.models.trained_weights import attach_trained
+from finetune.models.weight_files import check_settings_files, check_weight_files
 from finetune.recipes.methods import METHODS
 
 if TYPE_CHECKING:
@@ -27,6 +36,16 @@ if TYPE_CHECKING:
     from finetune.run_folder import Run
 
 
+LOAD_FAULTS = (  # of from_pretrained
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    ImportError,
+    AttributeError,
+    SafetensorError,
+)
 DROPOUTS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -54,7 +73,7 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTraine
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            str(source), revision=revision or "main", use_fast=True
+            str(source), revision=revision or "main", use_fast=True, trust_remote_code=False
         )
     except MemoryError:
         raise
@@ -97,13 +116,14 @@ def load_base(
     config = _config(base, labels, dropout, attention)
     if base.random_weights:
         with _local_seed(base.seed):
-            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+            model = AutoModelForSequenceClassification.from_config(
+                config, dtype=torch.float32, trust_remote_code=False
+            )
         model.kotune_new_modules = [_head_name(model)]
         return quantize_in_memory(model, compute_dtype, device) if quantize_4bit else model
     options: dict[str, Any] = {
         "config": config,
         "dtype": torch.float32,
-        "use_safetensors": True,
         "ignore_mismatched_sizes": True,  # compare_checkpoint refuses those beyond the head
     }
     if quantize_4bit:
@@ -125,46 +145,25 @@ def load_checked(
     What was loaded stands in ``model.kotune_loaded``. Raises ModelError, which says what is
     ``allowed``.
     """
-    from safetensors import SafetensorError
-
     try:
+        files = stored_files(base)
         model, info = kind.from_pretrained(
-            base.location,
-            revision=base.revision or "main",
-            local_files_only=base.local_only,
+            files[0].parent,
+            local_files_only=True,
+            use_safetensors=True,
             output_loading_info=True,
+            trust_remote_code=False,
             **options,
         )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        ImportError,
-        AttributeError,
-        SafetensorError,
-    ) as fault:
+    except LOAD_FAULTS as fault:
         raise ModelError(
             "the base model cannot be loaded",
             received=f"{base.source}: {first_line(fault)}",
             allowed=allowed,
         ) from fault
-    model.kotune_loaded = compare_checkpoint(model, info, base.source, stored_files(base))
+    model.kotune_loaded = compare_checkpoint(model, info, base.source, files)
     check_finite(model.named_parameters(), base.source)
     return model, info
-
-
-def stored_files(base: BaseModel) -> list[Path]:
-    """The safetensors files of a base, in its folder or in the hub's cache."""
-    folder = Path(base.location)
-    if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        config = try_to_load_from_cache(base.location, "config.json", revision=base.revision)
-        if not isinstance(config, str):
-            return []
-        folder = Path(config).parent
-    return sorted(folder.glob("model*.safetensors"))
 
 
 def load_trained(
@@ -195,13 +194,21 @@ def load_trained(
 
 def load_whole(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     """``kind.from_pretrained`` of a folder that holds every weight, head included; ModelError."""
-    model, info = kind.from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-    )
+    check_settings_files(folder, str(folder))
+    check_weight_files(folder, str(folder))
+    try:
+        model, info = kind.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
+    except LOAD_FAULTS as fault:
+        raise ModelError(
+            "the stored model cannot be loaded", received=f"{folder}: {first_line(fault)}"
+        ) from fault
     amiss = sorted({*info["missing_keys"], *info["unexpected_keys"]})
     if amiss:
         raise ModelError(
@@ -220,7 +227,9 @@ def run_base(run: Run) -> BaseModel:
         random_weights=told["random_weights"],
         seed=told["seed"],
     )
-    if told["weights_sha256"] and base.weights_sha256 != told["weights_sha256"]:
+    every = sorted(Path(base.location).glob("*.safetensors"))  # what older runs hashed
+    known = (None, base.weights_sha256, hash_weights(every))
+    if told["weights_sha256"] not in known:
         raise ModelError(
             "the base model is not the one this run was trained on",
             received=f"{base.source} with weights {base.weights_sha256}",
@@ -301,9 +310,10 @@ def _config(
                 base.location,
                 revision=base.revision or "main",
                 local_files_only=base.local_only,
+                trust_remote_code=False,
                 **settings,
             )
-        except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as fault:
+        except LOAD_FAULTS as fault:
             raise ModelError(
                 "the model's config.json is not understood",
                 received=f"{base.source}: {first_line(fault)}",
@@ -331,8 +341,10 @@ def _skeleton(config: Any) -> Any:
 
     try:
         with torch.device("meta"):
-            return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    except (ValueError, KeyError, AttributeError, TypeError) as fault:
+            return AutoModelForSequenceClassification.from_config(
+                config, dtype=torch.float32, trust_remote_code=False
+            )
+    except LOAD_FAULTS as fault:
         raise ModelError(
             "transformers builds no text classifier of this config.json",
             received=f"{config.model_type}: {first_line(fault)}",
@@ -348,7 +360,7 @@ def _new_modules(base: BaseModel, skeleton: Any) -> list[str]:
 
     prefix = skeleton.base_model_prefix + "."
     stored: set[str] = set()
-    for path in Path(base.location).glob("*.safetensors"):
+    for path in stored_files(base):
         with safe_open(path, framework="pt") as weights:
             stored |= {key.removeprefix(prefix) for key in weights.keys()}  # noqa: SIM118
     wanted = [key for key in skeleton.state_dict() if key.removeprefix(prefix) not in stored]

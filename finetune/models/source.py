@@ -6,14 +6,14 @@ Resolved before anything heavy is loaded, so that a mistake is told at once.
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import ModelError
 from finetune.core.files import sha256_file
-from finetune.models.weight_files import check_weight_files
+from finetune.models.weight_files import check_settings_files, check_weight_files, weight_paths
 from finetune.recipes.files import expand_path
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -64,7 +64,7 @@ def resolve_base(
     folder = TINY if source == "tiny" else expand_path(source, "model.source")
     if folder.is_dir():
         _check_folder(folder, source, random_weights)
-        digest = None if random_weights else hash_weights(folder)
+        digest = None if random_weights else hash_weights(weight_paths(folder, source))
         return BaseModel(
             source, str(folder), None, True, random_weights, seed, weights_sha256=digest
         )
@@ -96,10 +96,7 @@ def _check_folder(folder: Path, source: str, random_weights: bool) -> None:
             )
     if not (folder / "config.json").is_file():
         raise ModelError("the model folder has no config.json", received=source)
-    try:
-        json.loads((folder / "config.json").read_text("utf-8"))
-    except ValueError as fault:
-        raise ModelError("config.json is not JSON", received=source) from fault
+    check_settings_files(folder, source)
     if not random_weights and not list(folder.glob("*.safetensors")):
         pickles = [path.name for path in folder.glob("*.bin")]
         raise ModelError(
@@ -114,9 +111,24 @@ def _check_folder(folder: Path, source: str, random_weights: bool) -> None:
         check_weight_files(folder, source)
 
 
-def hash_weights(folder: Path) -> str:
-    """SHA-256 over the names and bytes of every safetensors file of a folder."""
+def hash_weights(paths: Sequence[Path]) -> str:
+    """SHA-256 over the names and bytes of safetensors files."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(paths):
         digest.update(f"{path.name}:{sha256_file(path)}\n".encode())
     return digest.hexdigest()
+
+
+def stored_files(base: BaseModel) -> list[Path]:
+    """The safetensors files of a base and no other, checked; fetched from the hub if need be.
+
+    Raises ModelError where they are absent, damaged, outside the folder, or an adapter's.
+    """
+    folder = Path(base.location)
+    if not folder.is_dir():
+        from finetune.core.hub import fetch_weights
+
+        folder = fetch_weights(base.location, base.revision, local_only=base.local_only)
+        check_settings_files(folder, base.source)
+        check_weight_files(folder, base.source)
+    return weight_paths(folder, base.source)

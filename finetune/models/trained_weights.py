@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from finetune.core.errors import ModelError
 from finetune.models.checkpoint import check_adapter
 from finetune.recipes.methods import METHODS
 
@@ -65,9 +66,12 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> Any:
     from peft.utils import get_peft_model_state_dict
     from safetensors.torch import load_file
 
+    if not (folder / ADAPTER_FILE).is_file():  # PEFT would look for a pickle, then on the hub
+        raise ModelError(f"{ADAPTER_FILE} is missing", received=folder)
+    stored = load_file(folder / ADAPTER_FILE)
     adapted = PeftModel.from_pretrained(model, folder)
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    check_adapter(expected, load_file(folder / ADAPTER_FILE), ADAPTER_FILE)
+    check_adapter(expected, stored, ADAPTER_FILE)
     return adapted
 
 

@@ -44,6 +44,7 @@ def build_roberta(
             eos_token_id=tokenizer.sep_token_id,
         ),
         attn_implementation=attention,
+        trust_remote_code=False,
     )
 
 
@@ -59,7 +60,6 @@ def load_masked_model(base: BaseModel, attention: str | None = None) -> PreTrain
         base,
         "an encoder that AutoModelForMaskedLM knows, weights in safetensors",
         dtype=torch.float32,
-        use_safetensors=True,
         ignore_mismatched_sizes=True,
         attn_implementation=attention,
     )

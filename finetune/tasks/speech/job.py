@@ -111,7 +111,9 @@ def open_processor(job: SpeechJob, folder: Path) -> tuple[Any, bool]:
     elif is_main_process():
         processor.save_pretrained(folder)
     wait_for_processes()
-    return Wav2Vec2Processor.from_pretrained(folder, local_files_only=True), new_head
+    return Wav2Vec2Processor.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    ), new_head
 
 
 def _load_model(job: SpeechJob, tokenizer: Any, *, new_head: bool) -> Any:

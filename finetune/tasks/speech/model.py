@@ -53,7 +53,10 @@ def load_processor(base: BaseModel) -> Any | None:
 
     try:
         return Wav2Vec2Processor.from_pretrained(
-            base.location, revision=base.revision or "main", local_files_only=base.local_only
+            base.location,
+            revision=base.revision or "main",
+            local_files_only=base.local_only,
+            trust_remote_code=False,
         )
     except (OSError, TypeError):  # TypeError: a vocabulary file that is not there
         return None
@@ -112,7 +115,6 @@ def load_wav2vec2(base: BaseModel, *, labels: int | None = None, seed: int = 0) 
         base,
         "a wav2vec2 with a CTC head, weights in safetensors",
         dtype=torch.float32,
-        use_safetensors=True,
         ignore_mismatched_sizes=True,
         **changed,
     )
