@@ -23,10 +23,12 @@ from finetune.core.processes import (
     wait_for_processes,
 )
 from finetune.core.provenance import git_state
+from finetune.hardware.gpu import gpu_notes, let_segments_grow
 from finetune.hardware.precision import bound_primitive_caches, choose_device, exact_fp32
 from finetune.loop.checkpoints import Checkpoint, disk_errors
 from finetune.loop.drive import train_to_end
 from finetune.loop.ledger import Ledger
+from finetune.loop.out_of_memory import told_out_of_memory
 from finetune.loop.resumable import ResumableTrainer, load_weights
 from finetune.loop.work_folder import (
     announce_publication,
@@ -51,21 +53,26 @@ def finetune(recipe: Recipe, *, overwrite: bool = False, report: Report = print)
     report = report if is_main_process() else _say_nothing
     git_state()
     bound_primitive_caches()
+    let_segments_grow()
     join_processes(choose_device(recipe.training.device))
     if finish_publication(target, task.document, recipe, report):
         return target
     task.check_target(target, overwrite=overwrite)
     job = task.prepare(recipe)
     task.report_data(job, report)
+    for line in gpu_notes(recipe.training.device, job.device):
+        report(line)
     report_signs(job.signs, report)
     for line in recipe.unused:
         report(f"  {line}")
     work = open_work(target, job, report)
     wait_for_processes()
     set_seed(recipe.seed)
-    built = task.build(job, work, report)
+    with told_out_of_memory(recipe, "while the model was built"):
+        built = task.build(job, work, report)
     job = built.job
-    checkpoint = train_job(task, job, built, work, report)
+    with told_out_of_memory(recipe, "in the training"):
+        checkpoint = train_job(task, job, built, work, report)
     leave_processes()
     if not is_main_process():
         return target
@@ -74,7 +81,11 @@ def finetune(recipe: Recipe, *, overwrite: bool = False, report: Report = print)
     if built.originals is not None:
         built.originals.give_back(built.model)
     load_weights(built.model, checkpoint.folder / task.keeps)
-    with disk_errors(work / "steps"), publish_folder(target, workplace=work) as folder:
+    with (
+        told_out_of_memory(recipe, "in the final predictions; the training itself is kept"),
+        disk_errors(work / "steps"),
+        publish_folder(target, workplace=work) as folder,
+    ):
         task.write(job, built, Outcome.read(checkpoint, job.device), folder, report)
         sample = task.sample_answers(job, built)
         del built

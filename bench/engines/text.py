@@ -204,7 +204,11 @@ def _open_optimum(folder: Path, precision: str, device: str, threads: int) -> tu
         artifact.folder, local_files_only=True, trust_remote_code=False
     )
     pipe = pipeline(
-        "text-classification", model=model, tokenizer=tokenizer, trust_remote_code=False
+        "text-classification",
+        model=model,
+        tokenizer=tokenizer,
+        device=device,
+        trust_remote_code=False,
     )
     return pipe, artifact.max_length
 

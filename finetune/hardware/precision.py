@@ -34,6 +34,12 @@ def choose_precision(asked: str, device: str) -> str:
 
     if device == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
+        if asked == "bf16" and not native:  # PyTorch would emulate it, slower than fp32
+            raise RecipeError(
+                "training.precision=bf16 needs a GPU of 2020 or later (Ampere)",
+                received=torch.cuda.get_device_name(),
+                allowed="auto, fp16, fp32 on this GPU",
+            )
         return ("bf16" if native else "fp16") if asked == "auto" else asked
     if asked == "fp16":
         raise RecipeError(

@@ -26,7 +26,14 @@ T = TypeVar("T")
 LAST_RESORT = (
     "training.gradient_checkpointing=true, a smaller model.max_length, or adapter.method=qlora"
 )
-CPU_MESSAGES = ("not enough memory", "can't allocate memory", "bad allocation", "std::bad_alloc")
+MEMORY_MESSAGES = (
+    "out of memory",  # CUDA's runtime, its driver, NCCL and PyTorch's allocators, each its own way
+    "_STATUS_ALLOC_FAILED",  # cuBLAS, cuDNN, cuSPARSE, cuSOLVER: their workspaces
+    "not enough memory",
+    "can't allocate memory",
+    "bad allocation",
+    "std::bad_alloc",
+)
 
 
 class MicroBatchTooLarge(Exception):
@@ -67,7 +74,7 @@ def is_out_of_memory(fault: BaseException) -> bool:
     if not isinstance(fault, RuntimeError):
         return False
     text = str(fault)
-    return should_reduce_batch_size(fault) or any(message in text for message in CPU_MESSAGES)
+    return should_reduce_batch_size(fault) or any(one in text for one in MEMORY_MESSAGES)
 
 
 def shrink_to_memory(predict: Callable[[int], T], batch_size: int) -> T:

@@ -46,6 +46,8 @@ from finetune.loop.ledger import (
     MicroBatchTooLarge,
     is_out_of_memory,
 )
+from finetune.loop.out_of_memory import OutOfMemory
+from finetune.loop.skipped_steps import NoticeSkippedSteps
 
 WEIGHTS, BEST = "weights.safetensors", "best.safetensors"
 GATHER = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -68,6 +70,8 @@ class ResumableTrainer(Trainer):
         self.last_checkpoint: Path | None = None
         self._running_loss: torch.Tensor | None = None
         self._carried_loss: torch.Tensor | None = None
+        self._doing = "before the first step"
+        self.add_callback(NoticeSkippedSteps(self.accelerator))
 
     @property
     def root(self) -> Path:
@@ -91,9 +95,17 @@ class ResumableTrainer(Trainer):
         )
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
-        """Train from a checkpoint, or from the beginning, to the end or an interruption."""
+        """Train from a checkpoint, or from the beginning, to the end or an interruption.
+
+        Raises OutOfMemory, which says where, when memory ends outside a micro-batch.
+        """
         self.last_checkpoint = checkpoint.folder if checkpoint else None
-        self.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+        try:
+            self.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+        except (RuntimeError, MemoryError) as fault:
+            if not is_out_of_memory(fault):
+                raise
+            raise OutOfMemory(self._doing) from fault
 
     def save_checkpoint(self) -> None:
         """Publish a checkpoint of the last whole step; raises FolderError."""
@@ -122,6 +134,7 @@ class ResumableTrainer(Trainer):
         where the loss is no number, which Trainer would leave out of its log.
         """
         loss = self._step_within_memory(*args, **kwargs)
+        self._doing = f"in the optimizer's update of step {self.state.global_step + 1}"
         if not torch.isfinite(loss):
             raise self._diverged(self.state.global_step + 1, f"a loss of {loss.item()}")
         if self._carried_loss is not None:
@@ -153,6 +166,7 @@ class ResumableTrainer(Trainer):
         self, tr_loss: torch.Tensor, grad_norm: Any, *args: Any, **kwargs: Any
     ) -> None:
         self._running_loss = tr_loss
+        self._doing = f"in the evaluation or the checkpoint of step {self.state.global_step}"
         norm = None if grad_norm is None else float(grad_norm)
         if norm is not None and not math.isfinite(norm) and not self.args.fp16:  # scaled there
             raise self._diverged(self.state.global_step, f"gradients with a norm of {norm}")

@@ -15,7 +15,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from finetune.core.errors import RecipeError
+from finetune.hardware.gpu import keep_to_one_gpu
 from finetune.hardware.precision import precision_arguments
 from finetune.recipes.sections import OptimisationSection
 
@@ -36,13 +36,8 @@ def training_arguments(
     """The section's values under Trainer's names; ``own`` is what a task sets beside them.
 
     ``label_names`` is given because PEFT's forward hides ``labels`` from Trainer. Saving is
-    asked for by SaveAndStop; ``save_strategy`` only makes Trainer keep the best step. Raises
-    RecipeError.
+    asked for by SaveAndStop; ``save_strategy`` only makes Trainer keep the best step.
     """
-    if "8bit" in training.optimizer and device == "cpu":
-        raise RecipeError(
-            f"training.optimizer={training.optimizer} needs CUDA", allowed="adamw_torch_fused"
-        )
     values = {
         "output_dir": str(checkpoints),
         "report_to": [],
@@ -67,7 +62,7 @@ def training_arguments(
         "save_steps": NEVER,
         "dataloader_pin_memory": device == "cuda",
     }
-    return TrainingArguments(**{**values, **own})
+    return keep_to_one_gpu(TrainingArguments(**{**values, **own}))
 
 
 def early_stopping(training: Any) -> list[TrainerCallback]:

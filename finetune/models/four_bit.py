@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from finetune.hardware.gpu import placement
+
 
 def nf4_config(compute_dtype: torch.dtype, skip: list[str]) -> Any:
     """NF4 with double quantisation (Dettmers et al. 2023), the modules of ``skip`` left alone."""
@@ -57,7 +59,7 @@ def quantize_in_memory(model: Any, compute_dtype: torch.dtype, device: str) -> A
             folder,
             dtype=torch.float32,
             quantization_config=nf4_config(compute_dtype, new),
-            device_map={"": device},
+            device_map={"": placement(device)},
             use_safetensors=True,
             trust_remote_code=False,
         )

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from finetune.core.errors import ModelError
 from finetune.core.preparation import Preparation
+from finetune.hardware.gpu import placement
 from finetune.hardware.precision import exact_fp32
 from finetune.models.checkpoint import check_finite, check_finite_files, compare_checkpoint
 from finetune.models.encoding import encode_texts
@@ -129,7 +130,7 @@ def load_base(
     if quantize_4bit:
         skeleton = _skeleton(config)
         options["quantization_config"] = nf4_config(compute_dtype, _new_modules(base, skeleton))
-        options["device_map"] = {"": device}
+        options["device_map"] = {"": placement(device)}
     model, info = load_checked(AutoModelForSequenceClassification, base, **options)
     if quantize_4bit:
         check_finite_files(stored_files(base), base.source)

@@ -69,7 +69,8 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> Any:
     if not (folder / ADAPTER_FILE).is_file():  # PEFT would look for a pickle, then on the hub
         raise ModelError(f"{ADAPTER_FILE} is missing", received=folder)
     stored = load_file(folder / ADAPTER_FILE)
-    adapted = PeftModel.from_pretrained(model, folder)
+    where = str(next(model.parameters()).device)  # PEFT itself would take a GPU wherever one is
+    adapted = PeftModel.from_pretrained(model, folder, torch_device=where)
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     check_adapter(expected, stored, ADAPTER_FILE)
     return adapted

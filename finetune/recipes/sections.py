@@ -159,8 +159,6 @@ class OptimisationSection(Section):
         faults = list(schedule_faults(self.scheduler, self.scheduler_kwargs, self.learning_rate))
         if self.precision == "fp16" and self.device == "cpu":
             faults.append("training.precision=fp16 needs CUDA; on a CPU use bf16 or fp32")
-        if "8bit" in self.optimizer and self.device == "cpu":
-            faults.append(f"training.optimizer={self.optimizer} needs CUDA; on a CPU adamw_torch")
         return told_together(self, faults)
 
 

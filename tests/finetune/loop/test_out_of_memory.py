@@ -12,8 +12,9 @@ from transformers.models.roberta.modeling_roberta import RobertaModel
 
 from finetune.core.errors import KotuneError
 from finetune.loop.ledger import BatchShape, is_out_of_memory
+from finetune.loop.out_of_memory import ways_out
 from finetune.loop.row_order import EpochOrder
-from finetune.recipes.text import FinetuneRecipe
+from finetune.recipes.text import AdapterSection, FinetuneRecipe
 from finetune.run_folder import open_run
 from finetune.training import finetune
 
@@ -22,6 +23,10 @@ FAULTS = {
     "cpu": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
     "windows": RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"),
     "python": MemoryError(),
+    "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+    "cudnn": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "runtime": RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported"),
+    "driver": RuntimeError("CUDA driver error: out of memory"),
 }
 
 
@@ -93,6 +98,58 @@ def test_one_row_too_much_is_an_error_with_a_way_out(make_run, tmp_path, monkeyp
     starve(monkeypatch, FAULTS["cpu"], rows=0, after_calls=0, training=True)
     with pytest.raises(KotuneError, match=r"(?s)micro-batch of one row.*gradient_checkpointing"):
         finetune(recipe_for(make_run, tmp_path / "run", batch_size=4), report=lambda line: None)
+
+
+def test_memory_that_ends_in_the_update_is_told_with_ways_out(
+    make_run, tmp_path: Path, monkeypatch
+) -> None:
+    """Adam's states are made in the first update: no smaller micro-batch would help."""
+
+    recipe = recipe_for(make_run, tmp_path / "run")
+
+    def no_room(self, closure=None):
+        raise FAULTS["driver"]
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", no_room)
+    with pytest.raises(KotuneError) as caught:
+        finetune(recipe, report=lambda line: None)
+    assert caught.value.what == "out of memory in the optimizer's update of step 1"
+    assert caught.value.received == str(FAULTS["driver"])
+    for way in ("adamw_8bit", "method=qlora", "gradient_checkpointing=true", "--memory free"):
+        assert way in caught.value.next_step
+    assert "method=lora" not in caught.value.next_step  # it is one
+
+
+def test_memory_that_ends_while_the_model_is_built_is_told(
+    make_run, tmp_path: Path, monkeypatch
+) -> None:
+    recipe = recipe_for(make_run, tmp_path / "run")
+
+    def no_room(*args, **kwargs):
+        raise FAULTS["runtime"]
+
+    monkeypatch.setattr("finetune.tasks.text.job.adapt_model", no_room)
+    with pytest.raises(KotuneError, match=r"(?s)while the model was built.*CUDA error.*qlora"):
+        finetune(recipe, report=lambda line: None)
+    full = recipe.model_copy(update={"adapter": AdapterSection(method="full")})
+    assert "method=lora; adapter.method=qlora" in ways_out(full)
+
+
+def test_memory_that_ends_in_the_last_predictions_keeps_the_training(
+    make_run, tmp_path: Path, monkeypatch
+) -> None:
+    recipe, lines = recipe_for(make_run, tmp_path / "run", max_steps=3), []
+
+    def no_room(*args, **kwargs):
+        raise FAULTS["cublas"]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("finetune.tasks.text.task.predict_splits", no_room)
+        with pytest.raises(KotuneError, match="in the final predictions; the training itself is"):
+            finetune(recipe, report=lines.append)
+    run = finetune(recipe, report=lines.append)
+    assert json.loads((run / "run.json").read_text("utf-8"))["training"]["starts"] == 2
+    assert json.loads((run / "run.json").read_text("utf-8"))["steps"] == 3
 
 
 def test_another_fault_is_not_mistaken_for_it(make_run, tmp_path, monkeypatch) -> None:

@@ -74,7 +74,6 @@ def test_keys_that_are_valid_alone_and_not_together_are_told_with_the_others() -
         "adapter: `dropout` must be 0 with `method` pissa",
         "training: `scheduler_kwargs` num_cycles is no argument of `scheduler` linear: none",
         "training: training.precision=fp16 needs CUDA",
-        "training: training.optimizer=adamw_8bit needs CUDA",
         "training -> learning_rat: unknown key",
         "recipe: training.best_metric=f1_binary needs two classes, data.labels has 3",
         "recipe: export.precisions int8-dynamic runs on the CPU only",

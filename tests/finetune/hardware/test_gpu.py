@@ -1,0 +1,131 @@
+"""What a GPU changes in a training, told to code that runs without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+
+from finetune.core.errors import RecipeError
+from finetune.hardware import gpu
+from finetune.hardware.precision import choose_precision
+from finetune.loop.trainer_setup import training_arguments
+from finetune.models.loading import load_base
+from finetune.models.source import resolve_base
+from finetune.recipes.text import TrainingSection
+from finetune.run_folder import open_run
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A PyTorch that says it sees two GPUs; accelerate's shared state is put back."""
+    before = PartialState._shared_state.copy(), AcceleratorState._shared_state.copy()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA GeForce RTX")
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._shared_state.update(before[0])
+    AcceleratorState._shared_state.update(before[1])
+
+
+def test_a_second_gpu_does_not_double_the_batch(two_gpus, tmp_path: Path) -> None:
+    arguments = training_arguments(
+        TrainingSection(),
+        accumulation=1,
+        device="cuda",
+        precision="fp32",
+        seed=0,
+        checkpoints=tmp_path,
+        per_device_train_batch_size=16,
+    )
+    assert arguments.device.type == "cuda"
+    assert arguments.n_gpu == 1  # more, and Trainer wraps the model in DataParallel
+    assert arguments.train_batch_size == 16
+
+
+def test_the_second_gpu_is_told_of(two_gpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = gpu.gpu_notes("auto", "cuda")
+    assert "one of 2 GPUs" in line and "--launch 2" in line
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert gpu.gpu_notes("auto", "cuda") == []
+
+
+def test_qlora_is_placed_on_this_process_gpu(two_gpus, make_base, monkeypatch) -> None:
+    """accelerate refuses a quantised model whose device map has no index, on every rank."""
+    from accelerate import Accelerator
+
+    assert gpu.placement("cuda") == 1
+    assert gpu.placement("cpu") == "cpu"
+    model = load_base(resolve_base(str(make_base("roberta"))), ["a", "b"], quantize_4bit=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    accelerator = Accelerator(cpu=True)
+    accelerator.state._shared_state["device"] = torch.device("cuda:1")
+    accelerator.state._shared_state["distributed_type"] = DistributedType.NO
+    for where, accepted in (("cuda", False), (gpu.placement("cuda"), True)):
+        model.hf_device_map = {"": where}
+        try:
+            accelerator.prepare_model(model, device_placement=False)
+            refused = False
+        except ValueError:
+            refused = True
+        assert refused is not accepted, where
+
+
+def test_an_old_driver_is_told_where_auto_takes_the_cpu(tmp_path: Path, monkeypatch) -> None:
+    driver = tmp_path / "version"
+    monkeypatch.setattr(gpu, "DRIVER", driver)
+    assert gpu.gpu_notes("auto", "cpu") == []
+    driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  450.80.02")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+
+    def too_old() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11000).")
+
+    monkeypatch.setattr(torch.cuda, "init", too_old)
+    (line,) = gpu.gpu_notes("auto", "cpu")
+    assert line.startswith("training on the CPU") and "too old" in line and "CUDA 13.0" in line
+    assert gpu.gpu_notes("cpu", "cpu") == []
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "built without CUDA" in gpu.gpu_notes("auto", "cpu")[0]
+
+
+def test_bf16_is_refused_where_a_gpu_would_emulate_it(two_gpus, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    assert choose_precision("auto", "cuda") == "fp16"
+    assert choose_precision("fp32", "cuda") == "fp32"
+    with pytest.raises(RecipeError, match=r"(?s)bf16 needs a GPU of 2020.*GeForce.*fp16"):
+        choose_precision("bf16", "cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert choose_precision("bf16", "cuda") == choose_precision("auto", "cuda") == "bf16"
+
+
+def test_segments_grow_unless_the_environment_says_otherwise(monkeypatch) -> None:
+    for name in gpu.ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(gpu.sys, "platform", "linux")
+    gpu.let_segments_grow()
+    assert gpu.os.environ["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:64")
+    gpu.let_segments_grow()
+    assert gpu.os.environ["PYTORCH_CUDA_ALLOC_CONF"] == "max_split_size_mb:64"
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF")
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_an_adapter_is_read_to_where_its_base_is(make_run, monkeypatch, method: str) -> None:
+    """PEFT takes a GPU where there is one, for a variant that is measured on the CPU too."""
+    import peft.peft_model
+
+    from finetune.models.loading import load_trained
+
+    monkeypatch.setattr(peft.peft_model, "infer_device", lambda: "cuda")
+    model = load_trained(open_run(make_run(method)))
+    assert {one.device.type for one in model.parameters()} == {"cpu"}
