@@ -34,6 +34,7 @@ from bench.variants.contenders import (
     find_contenders,
     noise_pair,
 )
+from export.runtime.manifest import BATCH_TOKENS
 from export.runtime.processor import available_cores
 from finetune.core.errors import FolderError, GateError, RecipeError
 from finetune.core.provenance import collect_provenance
@@ -164,6 +165,7 @@ def describe_settings(
         "processes_planned": settings.processes,
         "processes": len(progress.blocks),
         "rewarm_calls": REWARM_CALLS,
+        "throughput_tokens": _bulk_tokens(rows),
         "turn_calls": max(stop - start for start, stop in rows.turns()),
         "priority": max((one.facts.get("priority", 0) for one in measured), default=0),
         "scenarios": ["single-stream", *bulk, *server],
@@ -171,6 +173,13 @@ def describe_settings(
         "memory_blocks": progress.blocks if split else None,
         "sittings": progress.sittings,
     }
+
+
+def _bulk_tokens(rows: Rows) -> dict[str, int] | None:
+    """Padded tokens of a batch in bulk, by device: one plan for every runtime."""
+    if not rows.throughput:
+        return None
+    return {device: rows.batch_tokens or tokens for device, tokens in BATCH_TOKENS.items()}
 
 
 def add_gpus(environment: dict[str, Any], progress: Progress) -> None:

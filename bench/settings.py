@@ -76,7 +76,7 @@ class BenchSection(BenchSettings):
     latency_rows: Count = 100  # one review at a time, the same ones in every round
     throughput_rows: Annotated[int, Field(ge=0)] = 512  # in bulk
     throughput_rounds: Count = 3  # of each process's rounds
-    throughput_batch_size: Count = 32
+    throughput_batch_tokens: Count | None = None  # padded; None: 512 on a CPU, 16384 on a GPU
     device: Literal["cpu", "cuda"] = "cpu"
     grid: bool = False
     grid_batches: tuple[Count, ...] = (1, 8, 32)

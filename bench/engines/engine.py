@@ -8,34 +8,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+ONE_BATCH = 1 << 40  # tokens: more than there are
 SPIN_S = 0.0005  # a sleep overshoots; the rest is waited out
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A loaded variant. ``answer`` one input, ``answer_many`` in batches of a given size.
+    """A loaded variant. ``answer`` one input, ``answer_many`` in batches of so many tokens.
+
+    All runtimes batch alike: longest first, rows x longest within the tokens, padding counted;
+    None is the runtime's own number for the device (``export/runtime/manifest.py``).
 
     Inputs are texts or paths of recordings, answers class ids or transcripts; both are on the
     host, so that tokenisation or decoding, copies and synchronisation are inside what is timed.
     ``answer_batch`` answers all inputs in one padded batch; None where ``answer_many`` does.
     ``count_tokens`` counts those of a text as the model gets it; None where there are none.
-    ``by_length``: bulk inputs are best given sorted by length, since this engine batches them as
-    they come.
     """
 
     answer: Callable[[str], Any]
-    answer_many: Callable[[Sequence[str], int], list[Any]]
+    answer_many: Callable[[Sequence[str], int | None], list[Any]]
     peak_vram_bytes: Callable[[], int | None] = lambda: None
     facts: dict[str, Any] = field(default_factory=dict)  # what was found on loading, for the report
     answer_batch: Callable[[Sequence[str]], list[Any]] | None = None
     count_tokens: Callable[[str], int] | None = None
-    by_length: bool = False
 
     def in_one_batch(self, inputs: Sequence[str]) -> list[Any]:
         """Answers to all ``inputs``, computed together."""
         if self.answer_batch is not None:
             return self.answer_batch(inputs)
-        return self.answer_many(inputs, len(inputs))
+        return self.answer_many(inputs, ONE_BATCH)
 
 
 def slow_down(engine: Engine, share: float) -> Engine:

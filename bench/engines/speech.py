@@ -45,7 +45,7 @@ def load_engine(variant: dict[str, Any], threads: int) -> Engine:
     def answer(file: str) -> str:
         return next(transcribe_sources([file], settings, frames))
 
-    def answer_many(files: Sequence[str], batch_size: int) -> list[str]:
+    def answer_many(files: Sequence[str], batch_tokens: int | None) -> list[str]:
         return [answer(file) for file in files]  # alone: int8's answers depend on their company
 
     return Engine(answer, answer_many)

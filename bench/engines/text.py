@@ -21,6 +21,7 @@ import numpy as np
 from bench.engines.cuda import compile_model, fix_tf32, set_torch_precision, torch_dtype
 from bench.engines.engine import Engine
 from bench.instruments.meters import preload_cuda_libraries
+from export.runtime.manifest import BATCH_TOKENS
 from finetune.core.preparation import Preparation
 from finetune.recipes.methods import METHODS
 
@@ -39,6 +40,7 @@ LIBRARIES = {
     ),
 }
 TORCH_RUNTIMES = ("pytorch", "merged", "compiled", "pipeline", "optimum")
+SPARSE_ROWS = 1024  # without tokens and padding: what bounds the memory
 HALF_GRAPH = "onnx/model_fp16.onnx"
 COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
@@ -118,6 +120,11 @@ def _load_merged(variant: dict[str, Any], threads: int) -> Engine:
     return _torch_engine(model, tokenizer, variant)
 
 
+def tokens_for(device: str, batch_tokens: int | None) -> int:
+    """The tokens of a batch: as asked, else what ONNX Runtime's classifier takes there."""
+    return batch_tokens or BATCH_TOKENS[device.partition(":")[0]]
+
+
 def _torch_engine(model: Any, tokenizer: Any, variant: dict[str, Any]) -> Engine:
     import torch
 
@@ -137,14 +144,14 @@ def _torch_engine(model: Any, tokenizer: Any, variant: dict[str, Any]) -> Engine
         with torch.inference_mode():
             return int(model(**encoded).logits.argmax())
 
-    def answer_many(texts: Sequence[str], batch_size: int) -> list[int]:
+    def answer_many(texts: Sequence[str], batch_tokens: int | None) -> list[int]:
         logits = predict_logits(
             model,
             tokenizer,
             texts,
             preparation=preparation,
             max_length=max_length,
-            batch_size=batch_size,
+            batch_tokens=tokens_for(device, batch_tokens),
             device=device,
             precision=products,
         )
@@ -169,7 +176,7 @@ def _load_pipeline(variant: dict[str, Any], threads: int) -> Engine:
         device=variant["device"],
         trust_remote_code=False,
     )
-    return _pipeline_engine(pipe, variant["max_length"], variant, by_length=True)
+    return _pipeline_engine(pipe, variant["max_length"], variant)
 
 
 def _load_optimum(variant: dict[str, Any], threads: int) -> Engine:
@@ -213,13 +220,14 @@ def _open_optimum(folder: Path, precision: str, device: str, threads: int) -> tu
     return pipe, artifact.max_length
 
 
-def _pipeline_engine(
-    pipe: Any, max_length: int | None, variant: dict[str, Any], *, by_length: bool = False
-) -> Engine:
-    """A text classification pipeline as an engine, batches of the asked size in bulk.
+def _pipeline_engine(pipe: Any, max_length: int | None, variant: dict[str, Any]) -> Engine:
+    """A text classification pipeline as an engine.
 
-    It prepares no text itself: it is given what the model was trained on.
+    It prepares no text and plans no batches itself: it is given what the model was trained on,
+    in bulk one batch of the plan at a time.
     """
+    from finetune.models.encoding import length_batches
+
     ids, device = pipe.model.config.label2id, variant["device"]
     preparation = Preparation(**variant["preparation"])
     pipe.tokenizer.truncation_side = preparation.truncation_side
@@ -228,9 +236,15 @@ def _pipeline_engine(
     def answer(text: str) -> int:
         return int(ids[pipe(preparation(text), **cut)[0]["label"]])
 
-    def answer_many(texts: Sequence[str], batch_size: int) -> list[int]:
-        answers = pipe(preparation.many(texts), batch_size=batch_size, **cut)
-        return [int(ids[answer["label"]]) for answer in answers]
+    def answer_many(texts: Sequence[str], batch_tokens: int | None) -> list[int]:
+        given = list(preparation.many(texts))
+        lengths = [len(one) for one in pipe.tokenizer(given, **cut)["input_ids"]]
+        answers = [0] * len(given)
+        for rows in length_batches(lengths, tokens_for(device, batch_tokens)):
+            found = pipe([given[row] for row in rows], batch_size=len(rows), **cut)
+            for row, one in zip(rows, found, strict=True):
+                answers[row] = int(ids[one["label"]])
+        return answers
 
     return Engine(
         answer,
@@ -238,7 +252,6 @@ def _pipeline_engine(
         lambda: _peak_vram(device),
         _torch_facts(device),
         count_tokens=lambda text: len(pipe.tokenizer(preparation(text), **cut)["input_ids"]),
-        by_length=by_length,
     )
 
 
@@ -257,8 +270,8 @@ def _load_onnx(variant: dict[str, Any], threads: int) -> Engine:
     def answer(text: str) -> int:
         return int(classifier.logits([text])[0].argmax())
 
-    def answer_many(texts: Sequence[str], batch_size: int) -> list[int]:
-        return classifier.logits(texts).argmax(axis=1).tolist()  # it plans batches by tokens
+    def answer_many(texts: Sequence[str], batch_tokens: int | None) -> list[int]:
+        return classifier.logits(texts, batch_tokens=batch_tokens).argmax(axis=1).tolist()
 
     def answer_batch(texts: Sequence[str]) -> list[int]:
         whole = len(texts) * classifier.manifest["max_length"]
@@ -275,10 +288,10 @@ def _load_sklearn(variant: dict[str, Any], threads: int) -> Engine:
 
     model = load_tfidf(Path(variant["folder"]))
 
-    def answer_many(texts: Sequence[str], batch_size: int) -> list[int]:
+    def answer_many(texts: Sequence[str], batch_tokens: int | None) -> list[int]:
         parts = [
-            model.predict(texts[start : start + batch_size])
-            for start in range(0, len(texts), batch_size)
+            model.predict(texts[start : start + SPARSE_ROWS])
+            for start in range(0, len(texts), SPARSE_ROWS)
         ]
         return np.concatenate(parts).tolist()
 

@@ -40,6 +40,8 @@ from bench.instruments.timing import (
 )
 from finetune.core.worker_process import Commands, Message, serve_commands
 
+BULK_WARM_ROWS = 8  # on a CPU, whose kernels do not depend on a batch's shape
+
 
 class Worker:
     """The state of the process: one engine and the rows that are timed."""
@@ -53,7 +55,7 @@ class Worker:
         self.throughput_rows: list[str] = []
         self.gpu: Gpu | None = None
         self.meter = EnergyMeter([])
-        self.device_bytes_before = 0
+        self.device_bytes_before: int | None = None
         self.device_bytes_grown: int | None = None
 
     def prepare(self, message: Message) -> Message:
@@ -69,7 +71,7 @@ class Worker:
         """Load from disk, then the first answer: seconds and milliseconds."""
         self.gpu = open_gpu(self.variant["device"])
         self.meter = EnergyMeter(rapl_domains(), self.gpu)
-        self.device_bytes_before = self.gpu.used_bytes() if self.gpu else 0
+        self.device_bytes_before = self.gpu.used_bytes() if self.gpu else None
         began = time.perf_counter()
         engine = self.engines.load_engine(self.variant, self.threads)
         load_s = time.perf_counter() - began
@@ -82,11 +84,20 @@ class Worker:
         }
 
     def warm_up(self, message: Message) -> Message:
-        """Single answers until their time is stable; to different rows, as far as there are."""
+        """Single answers until their time is stable; to different rows, as far as there are.
+
+        Then in bulk: a compiled model makes another graph for batches, a GPU's libraries choose
+        and load kernels by their shapes. There all rows are answered once, elsewhere a few.
+        """
         rows = list(dict.fromkeys(self.latency_rows))
         ended = warm_up(self.engine.answer, rows, message["limit_s"])
-        if self.gpu:
-            self.device_bytes_grown = self.gpu.used_bytes() - self.device_bytes_before
+        thorough = self.variant["runtime"] == "compiled" or self.variant["device"] != "cpu"
+        bulk = self.throughput_rows[: None if thorough else BULK_WARM_ROWS]
+        if bulk:
+            self.engine.answer_many(bulk, message.get("batch_tokens"))
+        now = self.gpu.used_bytes() if self.gpu else None
+        if now is not None and self.device_bytes_before is not None:
+            self.device_bytes_grown = now - self.device_bytes_before
         return dataclasses.asdict(ended)
 
     def latency(self, message: Message) -> Message:
@@ -95,11 +106,24 @@ class Worker:
         gc.collect()
         for row in rows[:REWARM_CALLS]:
             self.engine.answer(row)
-        self.meter.start()
         samples = single_stream(self.engine.answer, rows)
-        energy = {name: round_sample(value) for name, value in self.meter.stop().items()}
-        told = {"energy_j": energy} if energy else {}
-        return {"samples_ms": [round_sample(value) for value in samples], **told}
+        return {"samples_ms": [round_sample(value) for value in samples]}
+
+    def energy(self, message: Message) -> Message:
+        """Joules a call by source, over passes through the rows that last ``seconds`` at least.
+
+        Counters move every 20 to 100 ms (NVML): over a turn of a few calls they tell nothing.
+        Empty where nothing is counted.
+        """
+        if not self.meter.counts:
+            return {"energy_j": {}}
+        rows = self.latency_rows[message.get("start") : message.get("stop")]
+        calls, began = 0, time.perf_counter()
+        self.meter.start()
+        while time.perf_counter() - began < message["seconds"]:
+            calls += len(single_stream(self.engine.answer, rows))
+        joules = self.meter.stop()
+        return {"energy_j": {name: value / calls for name, value in joules.items()}}
 
     def bare(self, message: Message) -> Message:
         """The same rows in a loop with one clock around it, as nobody disturbs it.
@@ -118,7 +142,7 @@ class Worker:
         """One offline pass over the throughput rows."""
         gc.collect()
         seconds, answers = offline(
-            self.engine.answer_many, self.throughput_rows, message["batch_size"]
+            self.engine.answer_many, self.throughput_rows, message.get("batch_tokens")
         )
         return {"rows": len(answers), "seconds": round_sample(seconds), "answers": answers}
 
@@ -173,21 +197,10 @@ class Worker:
         }
 
     def answer(self, message: Message) -> Message:
-        """Answers to given rows, in bulk.
-
-        A pipeline batches rows as they come; it gets them sorted by length, which pads less and
-        changes no class in float. Other engines see to that themselves.
-        """
-        rows = message["rows"]
-        order = list(range(len(rows)))
-        if self.engine.by_length:
-            order.sort(key=lambda row: len(rows[row]))
-        seconds, found = offline(
-            self.engine.answer_many, [rows[row] for row in order], message["batch_size"]
+        """Answers to given rows, in bulk."""
+        seconds, answers = offline(
+            self.engine.answer_many, message["rows"], message.get("batch_tokens")
         )
-        answers: list[Any] = [None] * len(rows)
-        for row, one in zip(order, found, strict=True):
-            answers[row] = one
         return {"answers": answers, "seconds": round_sample(seconds)}
 
     def modules(self, message: Message) -> Message:
@@ -208,6 +221,7 @@ COMMANDS: Commands = {
         "load",
         "warm_up",
         "latency",
+        "energy",
         "bare",
         "throughput",
         "memory",

@@ -62,7 +62,10 @@ def gpu_disturbance(gpu: Gpu | None, pids: Iterable[int]) -> dict[str, float | i
     if gpu is None:
         return {}
     time.sleep(GPU_SETTLE_S)
-    found: dict[str, float | int] = {"foreign_gpu_percent": gpu.utilisation_percent()}
+    found: dict[str, float | int] = {}
+    busy = gpu.utilisation_percent()
+    if busy is not None:
+        found["foreign_gpu_percent"] = busy
     processes, own = set(gpu.compute_pids()), set(pids)
     if processes & own:
         found["foreign_gpu_processes"] = len(processes - own)

@@ -7,49 +7,64 @@ others sleep, so the figure is the variant's plus what the machine draws idle.
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 POWERCAP = Path("/sys/class/powercap")
+DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
 class Gpu:
-    """One device; ``nvml`` is the module ``pynvml``."""
+    """One device; ``nvml`` is the module ``pynvml``, ``device`` its handle (None: the first).
 
-    def __init__(self, nvml: Any, index: int = 0) -> None:
+    What NVML does not tell of it (a MIG instance, a vGPU, an old card) is None, never an error.
+    """
+
+    def __init__(self, nvml: Any, device: Any = None) -> None:
         self._nvml = nvml
-        self._device = nvml.nvmlDeviceGetHandleByIndex(index)
+        self._device = nvml.nvmlDeviceGetHandleByIndex(0) if device is None else device
 
     def energy_j(self) -> float | None:
         """Joules since the driver was loaded; None before Volta, which does not count them."""
-        try:
-            return self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._device) / 1e3
-        except self._nvml.NVMLError:
-            return None
+        millijoules = self._ask("TotalEnergyConsumption")
+        return None if millijoules is None else millijoules / 1e3
 
-    def used_bytes(self) -> int:
+    def used_bytes(self) -> int | None:
         """Memory in use on the device, by whomever."""
-        return int(self._nvml.nvmlDeviceGetMemoryInfo(self._device).used)
+        memory = self._ask("MemoryInfo")
+        return None if memory is None else int(memory.used)
 
-    def free_bytes(self) -> int:
+    def free_bytes(self) -> int | None:
         """Memory that can be taken."""
-        return int(self._nvml.nvmlDeviceGetMemoryInfo(self._device).free)
+        memory = self._ask("MemoryInfo")
+        return None if memory is None else int(memory.free)
 
     def process_bytes(self, pid: int) -> int | None:
         """Memory of one process; None where NVML does not know it by this id."""
-        for one in self._nvml.nvmlDeviceGetComputeRunningProcesses(self._device):
+        for one in self._ask("ComputeRunningProcesses") or []:
             if one.pid == pid and one.usedGpuMemory is not None:
                 return int(one.usedGpuMemory)
         return None
 
     def compute_pids(self) -> list[int]:
-        """Processes that hold a compute context."""
-        return [one.pid for one in self._nvml.nvmlDeviceGetComputeRunningProcesses(self._device)]
+        """Processes that hold a compute context, as far as they are told."""
+        return [one.pid for one in self._ask("ComputeRunningProcesses") or []]
 
-    def utilisation_percent(self) -> int:
+    def utilisation_percent(self) -> int | None:
         """Share of the last second in which a kernel ran."""
-        return int(self._nvml.nvmlDeviceGetUtilizationRates(self._device).gpu)
+        rates = self._ask("UtilizationRates")
+        return None if rates is None else int(rates.gpu)
+
+    def _ask(self, what: str) -> Any:
+        try:
+            return getattr(self._nvml, f"nvmlDeviceGet{what}")(self._device)
+        except self._nvml.NVMLError:
+            return None
 
 
 def open_gpu(device: str) -> Gpu | None:
@@ -62,9 +77,52 @@ def open_gpu(device: str) -> Gpu | None:
         return None
     try:
         pynvml.nvmlInit()
-        return Gpu(pynvml, int(device.partition(":")[2] or 0))
+        found = find_device(pynvml, int(device.partition(":")[2] or 0))
     except pynvml.NVMLError:
         return None
+    return None if found is None else Gpu(pynvml, found)
+
+
+def find_device(nvml: Any, ordinal: int) -> Any:
+    """NVML's handle of CUDA's device ``ordinal``; None where NVML does not know it.
+
+    The two count differently: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER mean nothing to NVML, so
+    the device is found by its UUID, a MIG instance by its own.
+    """
+    known = cuda_uuid(ordinal)
+    if known is not None:
+        names = [f"GPU-{known}", f"MIG-{known}"]
+    else:
+        visible = [one.strip() for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+        chosen = visible[ordinal] if ordinal < len(visible) and visible[ordinal] else str(ordinal)
+        if chosen.isdigit():
+            return nvml.nvmlDeviceGetHandleByIndex(int(chosen))
+        names = [chosen]
+    for name in names:
+        try:
+            return nvml.nvmlDeviceGetHandleByUUID(name)
+        except nvml.NVMLError:
+            continue
+    return None
+
+
+def cuda_uuid(ordinal: int) -> str | None:
+    """The UUID of CUDA's device ``ordinal``, asked of the driver; None where there is none.
+
+    No context is made (cuDeviceGetUuid, CUDA driver API), and PyTorch is not needed.
+    """
+    try:
+        cuda = ctypes.CDLL(DRIVER)
+        ask = getattr(cuda, "cuDeviceGetUuid_v2", None) or cuda.cuDeviceGetUuid
+    except (OSError, AttributeError):
+        return None
+    device, told = ctypes.c_int(), (ctypes.c_ubyte * 16)()
+    failed = (
+        cuda.cuInit(0)
+        or cuda.cuDeviceGet(ctypes.byref(device), ordinal)
+        or ask(ctypes.byref(told), device)
+    )
+    return None if failed else str(uuid.UUID(bytes=bytes(told)))
 
 
 def preload_cuda_libraries() -> None:
@@ -96,6 +154,11 @@ class EnergyMeter:
         self._before: list[int] = []
         self._gpu_before = 0.0
 
+    @property
+    def counts(self) -> bool:
+        """Whether there is anything to read."""
+        return bool(self._domains or self._gpu)
+
     def start(self) -> None:
         """Note the counters."""
         self._before = [domain.read_uj() for domain in self._domains]
@@ -110,8 +173,9 @@ class EnergyMeter:
                 for domain, before in zip(self._domains, self._before, strict=True)
             ]
             found["cpu"] = sum(used) / 1e6
-        if self._gpu:
-            found["gpu"] = (self._gpu.energy_j() or 0.0) - self._gpu_before
+        now = self._gpu.energy_j() if self._gpu else None
+        if now is not None:
+            found["gpu"] = now - self._gpu_before
         return found
 
 

@@ -42,13 +42,13 @@ def single_stream(classify: Callable[[str], int], texts: Sequence[str]) -> list[
 
 
 def offline(
-    classify_many: Callable[[Sequence[str], int], list[int]],
+    classify_many: Callable[[Sequence[str], int | None], list[int]],
     texts: Sequence[str],
-    batch_size: int,
+    batch_tokens: int | None,
 ) -> tuple[float, list[int]]:
     """Seconds for all ``texts`` in bulk, and the class ids in their order."""
     start = perf_counter_ns()
-    predicted = classify_many(texts, batch_size)
+    predicted = classify_many(texts, batch_tokens)
     return (perf_counter_ns() - start) / 1e9, predicted
 
 

@@ -17,6 +17,7 @@ from bench.statistics.latency import PROCESSES_FROM, half_width
 ROUNDS_FROM = 10  # over all processes
 DISTURBED_CORES = 0.1  # on average; less is what any system does by itself
 DISTURBED_GPU_PERCENT = 5
+NAMED = {"cpu": "the CPU", "cuda": "the GPU"}
 BUSY = 0.5  # load average per core, before the benchmark began
 
 
@@ -30,8 +31,9 @@ def method_notes(summary: Summary) -> list[str]:
     notes.append(_latency_note(settings))
     if any(row.energy_j for row in summary.measured):
         notes.append(
-            "Energy is what CPU packages (RAPL) and GPU (NVML) drew during the single-stream "
-            "passes, per review; the machine's idle draw is in it, alike for all."
+            "Energy is what CPU packages (RAPL) and GPU (NVML) drew, per review, while one "
+            "review after the other was answered, for two seconds at least; the machine's idle "
+            "draw is in it, alike for all."
         )
     if any(row.peak_memory_bytes for row in summary.measured):
         notes.append(
@@ -157,7 +159,14 @@ def _latency_note(settings: Mapping[str, Any]) -> str:
         f"Latency is text in, label out at batch 1 on {what}, tokenisation included; percentiles "
         "are over all samples."
     )
-    if settings.get("throughput_batch_size"):
+    tokens = settings.get("throughput_tokens")
+    if tokens:
+        told = " or ".join(f"{count:,} on {NAMED[device]}" for device, count in tokens.items())
+        note += (
+            " Throughput is in batches of at most so many padded tokens, longest texts first, the "
+            f"same for every runtime: {told}."
+        )
+    elif settings.get("throughput_batch_size"):
         note += f" Throughput is in batches of {settings['throughput_batch_size']}."
     inside = (
         " With so few processes per variant, intervals hold for these processes and leave out "

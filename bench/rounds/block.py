@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bench.instruments.disturbance import CpuWatch, gpu_disturbance
 from bench.instruments.meters import open_gpu
-from bench.instruments.timing import round_orders
+from bench.instruments.timing import round_orders, round_sample
 from bench.rounds.checkpoint import Checkpoint, Progress
 from bench.rounds.schedule import Schedule
 from bench.settings import BenchSettings
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from bench.tasks.task import Rows, Task
 
 Report = Callable[[str], None]
+ENERGY_WINDOW_S = 2.0  # NVML's counter moves every 20 to 100 ms
 AGREEMENT = 0.995  # of answers, for those that a run has stored to stand for a variant's
 
 
@@ -47,12 +47,13 @@ class Pass:
     round: int
     length_s: float | None
     samples_ms: list[float] = field(default_factory=list)
-    energy_j: Counter[str] = field(default_factory=Counter)
+    rows: list[int] = field(default_factory=list)  # from and to, of each turn
+    call_j: dict[str, float] = field(default_factory=dict)  # a call, by source
 
-    def add(self, told: dict[str, Any]) -> None:
+    def add(self, told: dict[str, Any], start: int, stop: int) -> None:
         """Take what a worker told of one turn."""
         self.samples_ms += told["samples_ms"]
-        self.energy_j.update(told.get("energy_j", {}))
+        self.rows += [start, stop]
 
     def as_entry(self) -> dict[str, Any]:
         """An entry of a variant's ``latency`` in results.json."""
@@ -60,7 +61,10 @@ class Pass:
         if self.length_s is not None:
             entry["length_s"] = self.length_s
         entry["samples_ms"] = self.samples_ms
-        return {**entry, "energy_j": dict(self.energy_j)} if self.energy_j else entry
+        if self.call_j:
+            count = len(self.samples_ms)
+            entry["energy_j"] = {name: value * count for name, value in self.call_j.items()}
+        return entry
 
 
 class Block:
@@ -145,7 +149,8 @@ class Block:
         result.load_s.append(loaded["load_s"])
         result.first_call_ms.append(loaded["first_call_ms"])
         result.facts.update(loaded["facts"])
-        warm = worker.ask("warm_up", limit_s=self.plan.settings.warmup_s)
+        tokens = self.plan.rows.batch_tokens
+        warm = worker.ask("warm_up", limit_s=self.plan.settings.warmup_s, batch_tokens=tokens)
         result.warm_up.append(warm)
         self.plan.report(
             f"  {name}: loaded in {loaded['load_s']:.2f} s, first {self.plan.task.unit} "
@@ -175,8 +180,11 @@ class Block:
 
     def _in_order(self, order: list[str], visit: Callable[[str], None]) -> None:
         for name in order:
-            if name in self.workers:
-                self._attempt(name, visit)
+            self._attempt_if_alive(name, visit)
+
+    def _attempt_if_alive(self, name: str, visit: Callable[[str], None]) -> None:
+        if name in self.workers:
+            self._attempt(name, visit)
 
     def _latency(self, number: int, orders: Iterator[list[str]]) -> None:
         """One pass of every variant over the latency rows; they take turns, a few at a time."""
@@ -185,16 +193,25 @@ class Block:
         def take_turn(name: str, start: int, stop: int) -> None:
             told = self.workers[name].ask("latency", start=start, stop=stop)
             length_s = self.plan.rows.length_s(start)
-            passes.setdefault((name, length_s), Pass(self.process, number, length_s)).add(told)
+            one = passes.setdefault((name, length_s), Pass(self.process, number, length_s))
+            one.add(told, start, stop)
 
         for start, stop in self.plan.rows.turns():
             self._in_order(next(orders), lambda one, a=start, b=stop: take_turn(one, a, b))
         for (name, _), one in passes.items():
+            if number == 0:  # once a process: each takes a while
+                self._attempt_if_alive(name, lambda alive, one=one: self._energy(alive, one))
             self.results[name].latency.append(one.as_entry())
 
+    def _energy(self, name: str, taken: Pass) -> None:
+        """What a call of this pass's rows draws, over a window that the counters can tell."""
+        window = {"start": min(taken.rows), "stop": max(taken.rows), "seconds": ENERGY_WINDOW_S}
+        told = self.workers[name].ask("energy", **window)["energy_j"]
+        taken.call_j = {source: round_sample(value) for source, value in told.items()}
+
     def _throughput(self, name: str, number: int) -> None:
-        result, size = self.results[name], self.plan.rows.batch_size
-        bulk = self.workers[name].ask("throughput", batch_size=size)
+        result, tokens = self.results[name], self.plan.rows.batch_tokens
+        bulk = self.workers[name].ask("throughput", batch_tokens=tokens)
         result.facts["bulk_answers"] = bulk.pop("answers")
         result.throughput.append({"process": self.process, "round": number, **bulk})
 
@@ -229,7 +246,7 @@ class Block:
         if stored is not None and bulk and agreement(stored, rows.bulk, bulk) >= AGREEMENT:
             result.answers, result.answers_from = stored, "run"
             return
-        told = self.workers[name].ask("answer", rows=rows.test, batch_size=rows.batch_size)
+        told = self.workers[name].ask("answer", rows=rows.test, batch_tokens=rows.batch_tokens)
         result.answers, result.answers_from = told["answers"], "worker"
         self.plan.report(f"  {name}: {len(rows.test):,} test rows in {told['seconds']:.1f} s")
 

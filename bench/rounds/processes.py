@@ -55,7 +55,8 @@ def memory_shares(variants: Sequence[Variant], plan: Plan) -> dict[str, float]:
     """
     room = max(1.0, free_memory_bytes() * plan.settings.memory_share)
     gpu = open_gpu(plan.settings.device)
-    gpu_room = max(1.0, gpu.free_bytes() * plan.settings.memory_share) if gpu else float("inf")
+    free = gpu.free_bytes() if gpu else None
+    gpu_room = float("inf") if free is None else max(1.0, free * plan.settings.memory_share)
     shares = {}
     for one in variants:
         size = plan.sizes.get(one.name) or 0

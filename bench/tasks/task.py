@@ -27,7 +27,7 @@ class Rows:
     """What every variant is given: texts, or paths of recordings.
 
     ``test`` rows are answered once, for the accuracy; ``latency`` rows one at a time, in every
-    round; ``throughput`` rows in bulk, in batches of ``batch_size``, in the first
+    round; ``throughput`` rows in bulk, in batches of ``batch_tokens``, in the first
     ``throughput_rounds`` of each process; ``bulk`` are their positions among the test rows.
     ``lengths_s`` of the latency rows, in seconds, where latencies of different lengths are kept
     apart.
@@ -38,7 +38,7 @@ class Rows:
     accuracy: bool
     throughput: list[str] = field(default_factory=list)
     bulk: list[int] = field(default_factory=list)
-    batch_size: int = 1
+    batch_tokens: int | None = None  # None: each device's own
     throughput_rounds: int = 0
     lengths_s: list[float] | None = None
 

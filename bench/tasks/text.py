@@ -80,7 +80,7 @@ class TextTask(Task):
             throughput=[texts[row] for row in bulk],
             accuracy=not random_weights if settings.accuracy is None else settings.accuracy,
             bulk=bulk.tolist(),
-            batch_size=settings.throughput_batch_size,
+            batch_tokens=settings.throughput_batch_tokens,
             throughput_rounds=settings.throughput_rounds,
             truth=frame["label"].astype(int).tolist(),
             seen_in_training=frame["seen_in_training"].astype(int).tolist(),

@@ -1,7 +1,7 @@
 """The matrix products of a training step: how many operations, and how fast they could go.
 
 The peak is measured, not looked up: each product of the step by itself, with operands of the
-same shape and type, on the same machine and threads, in the same run.
+same shape and type, on the same device and threads, in the same run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Shape = tuple[int, ...]
-Product = tuple[str, Shape, Shape, torch.dtype]
+Product = tuple[str, Shape, Shape, torch.dtype, str]  # kind, operands, type, device
 OPERANDS = {  # operator → what it multiplies: an operand's place, or the place of (out, in)
     "aten::mm": (0, 1, None),
     "aten::addmm": (1, 2, None),
@@ -23,6 +23,7 @@ OPERANDS = {  # operator → what it multiplies: an operand's place, or the plac
     "mkldnn::_linear_pointwise": (0, None, 1),
     "bitsandbytes::gemm_4bit": (0, None, 2),
 }
+CALLS = 10  # on a GPU, between two looks at the clock
 MINIMUM_SHARE = 0.01  # of all operations; rarer products are left out of the peak
 
 
@@ -49,12 +50,12 @@ def _product(func: Any, args: tuple) -> Product | None:
     if places is None:
         return None
     left, right, weight = places
-    one = tuple(args[left].shape)
+    one, where = tuple(args[left].shape), (args[left].dtype, str(args[left].device))
     if weight is None:
-        return "bmm" if len(one) == 3 else "mm", one, tuple(args[right].shape), args[left].dtype
+        return "bmm" if len(one) == 3 else "mm", one, tuple(args[right].shape), *where
     shape = args[weight]
     rows, columns = shape.shape if isinstance(shape, torch.Tensor) else shape
-    return "mm", (args[left].numel() // columns, columns), (columns, rows), args[left].dtype
+    return "mm", (args[left].numel() // columns, columns), (columns, rows), *where
 
 
 def step_flops(trainer: Any, inputs: dict[str, Any]) -> tuple[int, Counter[Product]]:
@@ -87,20 +88,29 @@ def matrix_peak(products: Counter[Product], seconds: float) -> dict[str, Any]:
 
 
 def _flops(product: Product) -> int:
-    _, left, right, _ = product
+    _, left, right, _, _ = product
     batch = left[0] if len(left) == 3 else 1
     return 2 * batch * left[-2] * left[-1] * right[-1]
 
 
 def _rate(product: Product, seconds: float) -> float:
-    """Operations a second of one product, the best of its repetitions being the peak."""
-    kind, left, right, dtype = product
-    one, other = torch.randn(left).to(dtype), torch.randn(right).to(dtype)
+    """Operations a second of one product, the best of its repetitions being the peak.
+
+    A GPU is waited for once in CALLS products, since waiting takes as long as a small one.
+    """
+    kind, left, right, dtype, device = product
+    one = torch.randn(left, device=device).to(dtype)
+    other = torch.randn(right, device=device).to(dtype)
     multiply = torch.bmm if kind == "bmm" else torch.mm
+    on_gpu = torch.device(device).type == "cuda"
+    wait, calls = (torch.cuda.synchronize, CALLS) if on_gpu else (lambda: None, 1)
     multiply(one, other)
+    wait()
     best, began = float("inf"), time.perf_counter()
     while time.perf_counter() - began < seconds or best == float("inf"):
         start = time.perf_counter()
-        multiply(one, other)
-        best = min(best, time.perf_counter() - start)
+        for _ in range(calls):
+            multiply(one, other)
+        wait()
+        best = min(best, (time.perf_counter() - start) / calls)
     return _flops(product) / best

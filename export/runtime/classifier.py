@@ -21,16 +21,12 @@ import numpy as np
 import onnxruntime
 
 from export.runtime.arithmetic import executed_arithmetic
-from export.runtime.manifest import TextError, verify_opened
+from export.runtime.manifest import BATCH_TOKENS, TextError, verify_opened
 from export.runtime.processor import available_cores
 from export.runtime.session import choose_model, open_again, open_session, warn_of_instructions
 from export.runtime.texts import TextEncoder, several_texts
 
 TASK = "text-classification"
-BATCH_TOKENS = {  # padded tokens a batch: activations that stay in a core's cache, or fill a GPU
-    "cpu": 512,
-    "cuda": 16_384,
-}
 WINDOW_TEXTS = 4096  # texts tokenised and sorted at once: memory does not grow with the input
 WINDOW_CHARACTERS = 4_000_000  # nor with the length of a text, beyond that of one
 

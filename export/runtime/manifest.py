@@ -26,6 +26,10 @@ MANIFEST_KEYS = (
     "sha256",
 )
 PREFERENCE = {"cpu": ("int8", "fp32"), "cuda": ("fp16", "fp32")}
+BATCH_TOKENS = {  # padded tokens a batch: activations that stay in a core's cache, or fill a GPU
+    "cpu": 512,
+    "cuda": 16_384,
+}
 ANSWERS = "answers"  # the folder of rows and logits to compare with; its owner may delete it
 CPU_ONLY = ("int8", "int8-static")  # integer operators without CUDA kernels
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,22 @@ def encode_texts(
         return encoded
     length = {"max_length": max_length} if options.get("padding") == "max_length" else {}
     return tokenizer.pad(encoded, **{"padding": False, **options}, **length)
+
+
+def length_batches(
+    lengths: Sequence[int], batch_tokens: int | None, rows: int = 1
+) -> Iterator[list[int]]:
+    """Row numbers of each batch, longest first: rows x longest within ``batch_tokens``.
+
+    ``rows`` of them where there is no such bound. The plan of the artifact's classifier.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    start = 0
+    while start < len(order):
+        longest = max(1, lengths[order[start]])
+        count = rows if batch_tokens is None else max(1, batch_tokens // longest)
+        yield order[start : start + count]
+        start += count
 
 
 def keep_preparation(tokenizer: PreTrainedTokenizerBase, preparation: Preparation) -> None:

@@ -16,7 +16,7 @@ from finetune.core.preparation import Preparation
 from finetune.hardware.gpu import placement
 from finetune.hardware.precision import exact_fp32
 from finetune.models.checkpoint import check_finite, check_finite_files, compare_checkpoint
-from finetune.models.encoding import encode_texts
+from finetune.models.encoding import encode_texts, length_batches
 from finetune.models.four_bit import finish_4bit, nf4_config, quantize_in_memory
 from finetune.models.optional_packages import explain_tokenizer, tokenizer_folder
 from finetune.models.source import (
@@ -247,16 +247,19 @@ def predict_logits(
     preparation: Preparation,
     max_length: int,
     batch_size: int = 64,
+    batch_tokens: int | None = None,
     device: str = "cpu",
     precision: str = "fp32",
 ) -> np.ndarray:
-    """Logits, float32 (texts, labels), in the order of ``texts``; batches are length-sorted."""
+    """Logits, float32 (texts, labels), in the order of ``texts``; batches are length-sorted.
+
+    ``batch_tokens`` bounds a padded batch instead of ``batch_size``, which counts rows.
+    """
     encoded = encode_texts(tokenizer, texts, preparation, max_length=max_length)
-    order = sorted(range(len(texts)), key=lambda index: -len(encoded["input_ids"][index]))
+    lengths = [len(ids) for ids in encoded["input_ids"]]
     result: np.ndarray | None = None
     with torch.inference_mode(), autocast_context(device, precision):
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        for rows in length_batches(lengths, batch_tokens, batch_size):
             batch = tokenizer.pad(
                 {key: [encoded[key][row] for row in rows] for key in encoded}, return_tensors="pt"
             ).to(device)

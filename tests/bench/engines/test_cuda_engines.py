@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from transformers.models.roberta.modeling_roberta import RobertaModel
 
+from bench.engines import text as text_engines
 from bench.engines.cuda import fix_tf32, torch_dtype
 from bench.engines.prepare import prepare_variants
 from bench.engines.text import write_half
+from bench.engines.worker import Worker
 from bench.tasks.text import TextTask
 from bench.variants.contenders import choose_variants, find_contenders
 from bench.variants.cuda import onnx_precisions
 from bench.variants.text import list_variants
 from export.runtime.classifier import OnnxClassifier
+from export.runtime.manifest import BATCH_TOKENS
+from finetune.core.preparation import DEFAULT
 
 TEXTS = ["정말 재미있다 최고", "지루하다 실망 영화", "감동 추천 명작 영화 배우", "최악 별로"]
 
@@ -96,6 +102,89 @@ def test_tf32_is_switched_for_all_libraries(monkeypatch: pytest.MonkeyPatch) -> 
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
     fix_tf32("tf32", "cuda")
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "1"
+
+
+def described(runtime: str, folder: Path, device: str = "cpu") -> dict[str, Any]:
+    """What a worker is told of a variant of full fine-tuning in fp32."""
+    return {
+        "runtime": runtime,
+        "precision": "fp32",
+        "method": "full",
+        "device": device,
+        "folder": str(folder),
+        "file": "fp32",
+        "max_length": 32,
+        "preparation": DEFAULT.as_dict(),
+    }
+
+
+def test_a_compiled_variant_makes_its_batch_graph_before_it_is_timed(make_run, monkeypatch) -> None:
+    import torch
+
+    graphs: list[int] = []
+
+    def counter(graph, inputs):
+        graphs.append(len(inputs))
+        return graph.forward
+
+    monkeypatch.setattr(
+        "bench.engines.text.compile_model",
+        lambda model: torch.compile(model, dynamic=True, backend=counter),
+    )
+    worker = Worker()
+    worker.engines = text_engines
+    worker.variant = described("compiled", make_run("full") / "model")
+    worker.latency_rows = worker.throughput_rows = TEXTS
+    worker.load({})
+    single = len(graphs)
+    worker.warm_up({"limit_s": 0.01, "batch_tokens": 64})
+    warm = len(graphs)
+    assert 0 < single < warm
+    worker.throughput({"batch_tokens": 64})
+    assert len(graphs) == warm
+
+
+def test_every_runtime_batches_by_the_same_tokens(make_run, make_artifact, monkeypatch) -> None:
+    run, artifact, shapes = make_run("full"), make_artifact("full"), {}
+    variants = {
+        "pytorch": described("pytorch", run),
+        "pipeline": described("pipeline", run / "model"),
+        "onnx": described("onnx", artifact),
+    }
+    feed, forward = OnnxClassifier._feed, RobertaModel.forward
+    monkeypatch.setattr(
+        OnnxClassifier, "_feed", lambda self, ids, mask: note(ids.shape) or feed(self, ids, mask)
+    )
+    monkeypatch.setattr(
+        RobertaModel,
+        "forward",
+        lambda self, input_ids, *rest, **named: (
+            note(tuple(input_ids.shape)) or forward(self, input_ids, *rest, **named)
+        ),
+    )
+    for runtime, variant in variants.items():
+        shapes[runtime], note = [], lambda shape, one=runtime: shapes[one].append(shape)
+        text_engines.load_engine(variant, 1).answer_many([*TEXTS, *TEXTS, *TEXTS], 24)
+    assert shapes["onnx"] == shapes["pytorch"] == shapes["pipeline"]
+    assert len(shapes["onnx"]) > 2 and all(rows * length <= 24 for rows, length in shapes["onnx"])
+    assert text_engines.tokens_for("cuda:1", None) == BATCH_TOKENS["cuda"]
+
+
+def test_a_cpu_variant_stays_on_the_cpu_beside_a_gpu(make_artifact, monkeypatch) -> None:
+    """transformers.pipeline takes the first GPU where none is named."""
+    import torch
+
+    engine = text_engines._open_optimum(make_artifact("full"), "fp32", "cpu", 1)[0]
+    assert engine.device.type == "cpu"
+    asked: list[Any] = []
+    import transformers
+
+    monkeypatch.setattr(
+        transformers, "pipeline", lambda *given, **named: asked.append(named["device"])
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    text_engines._open_optimum(make_artifact("full"), "fp32", "cpu", 1)
+    assert asked == ["cpu"]
 
 
 def test_precisions_have_dtypes() -> None:

@@ -77,7 +77,7 @@ def tfidf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_onnx_worker_imports_no_torch(make_artifact) -> None:
     with onnx_worker(make_artifact) as worker:
         worker.ask("latency")
-        worker.ask("throughput", batch_size=2)
+        worker.ask("throughput", batch_tokens=60)
         modules = set(worker.ask("modules")["modules"])
         assert {"onnxruntime", "tokenizers"} <= modules
         assert not modules & {"torch", "transformers", "sklearn", "pandas", "scipy", "typer"}
@@ -88,14 +88,14 @@ def test_optimum_answers_as_our_runtime_does(make_artifact) -> None:
     answers = []
     for runtime in ("onnx", "optimum"):
         engine = load_engine(job("lora", runtime, "fp32", folder), 1)
-        answers.append(engine.answer_many(TEXTS, 2))
+        answers.append(engine.answer_many(TEXTS, 60))
         assert [engine.answer(text) for text in TEXTS] == answers[-1]
     assert answers[0] == answers[1]
 
 
 def test_a_tfidf_worker_imports_no_runtime(tfidf: Path) -> None:
     with loaded_worker(job("tfidf", "sklearn", "fp64", tfidf)) as worker:
-        assert worker.ask("answer", rows=TEXTS, batch_size=2)["answers"] == [1, 0, 1, 1, 0]
+        assert worker.ask("answer", rows=TEXTS, batch_tokens=60)["answers"] == [1, 0, 1, 1, 0]
         modules = set(worker.ask("modules")["modules"])
         assert "sklearn" in modules
         assert not modules & {"torch", "transformers", "onnxruntime"}
@@ -108,7 +108,7 @@ def test_a_worker_measures_what_it_was_given(make_artifact) -> None:
         assert len(samples) == len(TEXTS)
         assert all(0 < sample < 1000 for sample in samples)
         assert len(worker.ask("latency", start=1, stop=3)["samples_ms"]) == 2
-        bulk = worker.ask("throughput", batch_size=2)
+        bulk = worker.ask("throughput", batch_tokens=60)
         assert bulk["rows"] == len(bulk["answers"]) == len(TEXTS)
         peak = worker.ask("memory")
         assert 20e6 < peak["peak_memory_bytes"] < 1e9
@@ -127,7 +127,7 @@ def test_every_runtime_gives_the_classes_of_the_model(make_run, make_artifact) -
         )
     ]
     answers = [[engine.answer(text) for text in TEXTS] for engine in engines]
-    answers += [engine.answer_many(TEXTS, 2) for engine in engines]
+    answers += [engine.answer_many(TEXTS, 60) for engine in engines]
     assert all(answer == answers[0] for answer in answers)
     assert len(set(answers[0])) == 2
 
@@ -135,7 +135,7 @@ def test_every_runtime_gives_the_classes_of_the_model(make_run, make_artifact) -
 def test_a_pipeline_worker_predicts_in_the_order_it_was_asked(make_run) -> None:
     folder = make_run("full", "roberta") / "model"
     with loaded_worker(job("full", "pipeline", "fp32", folder)) as worker:
-        predicted = worker.ask("answer", rows=TEXTS, batch_size=2)["answers"]
+        predicted = worker.ask("answer", rows=TEXTS, batch_tokens=60)["answers"]
     engine = load_engine(job("full", "pipeline", "fp32", folder), 1)
     assert predicted == [engine.answer(text) for text in TEXTS]
     assert len(set(predicted)) == 2

@@ -5,19 +5,24 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 from results_factory import make_results
 
+from bench.engines.engine import Engine
+from bench.engines.worker import Worker
+from bench.instruments import meters
 from bench.instruments.disturbance import CpuWatch, cpu_seconds, gpu_disturbance
-from bench.instruments.meters import EnergyMeter, Gpu, open_gpu, rapl_domains
+from bench.instruments.meters import EnergyMeter, Gpu, find_device, open_gpu, rapl_domains
 from bench.report.notes import is_disturbed, load_notes
 from bench.results.records import Results
+from bench.rounds.block import ENERGY_WINDOW_S
 from bench.rounds.processes import CONTEXT_BYTES, memory_shares
 from bench.settings import BenchSection
 from bench.tasks.text import TextTask
@@ -126,6 +131,107 @@ def test_a_gpus_energy_and_memory_are_read() -> None:
     assert (gpu.process_bytes(7), gpu.process_bytes(9), gpu.used_bytes()) == (300, None, 800)
     assert gpu.free_bytes() == 10**9 - 800
     assert EnergyMeter([], Gpu(Counters([], {}))).stop() == {}
+    meter = EnergyMeter([], Gpu(Counters([], {})))
+    assert not meter.counts
+
+
+class Silent:
+    """NVML on a MIG instance or a vGPU: it knows the device and answers nothing about it."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __getattr__(self, name: str) -> Callable[[int], None]:
+        def refuse(device: int) -> None:
+            raise self.NVMLError("Not Supported")
+
+        return refuse
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+
+def test_a_gpu_that_tells_nothing_ends_no_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu(Silent())
+    assert (gpu.energy_j(), gpu.used_bytes(), gpu.free_bytes()) == (None, None, None)
+    assert (gpu.process_bytes(7), gpu.compute_pids(), gpu.utilisation_percent()) == (None, [], None)
+    meter = EnergyMeter([], gpu)
+    meter.start()
+    assert meter.stop() == {}
+    monkeypatch.setattr("bench.instruments.disturbance.GPU_SETTLE_S", 0)
+    assert gpu_disturbance(gpu, [7]) == {}
+    plan = SimpleNamespace(task=TextTask(), settings=BenchSection(device="cuda"), sizes={})
+    monkeypatch.setattr("bench.rounds.processes.open_gpu", lambda device: gpu)
+    variant = Variant("one", "full", "onnx", "fp32", None, None, "", "cuda")
+    assert 0 < memory_shares([variant], plan)["one"] < 1
+
+
+class Driver:
+    """CUDA's driver with one visible device."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+    def cuInit(self, flags: int) -> int:
+        return 0
+
+    def cuDeviceGet(self, device: object, ordinal: int) -> int:
+        return 0 if ordinal == 0 else 101  # CUDA_ERROR_INVALID_DEVICE
+
+    def cuDeviceGetUuid_v2(self, told: Any, device: object) -> int:
+        told._obj[:] = self.raw
+        return 0
+
+
+class Named:
+    """NVML of a host with two GPUs; the second is cut into MIG instances."""
+
+    class NVMLError(Exception):
+        pass
+
+    names = ("GPU-00000000-0000-0000-0000-00000000000a", "MIG-00000000-0000-0000-0000-00000000000b")
+
+    def nvmlDeviceGetHandleByUUID(self, name: str) -> str:
+        if name not in self.names:
+            raise self.NVMLError("Not Found")
+        return name
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+
+@pytest.mark.parametrize(
+    ("last", "found"), [(10, Named.names[0]), (11, Named.names[1]), (12, None)]
+)
+def test_nvmls_device_is_cudas_by_its_uuid(
+    monkeypatch: pytest.MonkeyPatch, last: int, found: str | None
+) -> None:
+    """CUDA_VISIBLE_DEVICES=1 makes the second GPU CUDA's first; NVML's first is another one."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setattr(meters.ctypes, "CDLL", lambda name: Driver(bytes(15) + bytes([last])))
+    assert find_device(Named(), 0) == found
+
+
+def test_without_a_driver_to_ask_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meters, "cuda_uuid", lambda ordinal: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"3,{Named.names[1]}")
+    assert (find_device(Named(), 0), find_device(Named(), 1)) == (3, Named.names[1])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert find_device(Named(), 1) == 1
+
+
+def test_energy_is_counted_over_seconds_not_over_a_turn() -> None:
+    worker, calls = Worker(), []
+    worker.latency_rows = ["a", "b", "c", "d"]
+    worker.engine = Engine(
+        lambda text: calls.append(text) or time.sleep(0.002), lambda texts, n: []
+    )
+    worker.meter = EnergyMeter([], Gpu(Counters([0, 10_000, 18_000], {})))
+    told = worker.energy({"start": 1, "stop": 3, "seconds": 0.05})
+    assert set(calls) == {"b", "c"} and len(calls) >= 4
+    assert told["energy_j"] == {"gpu": pytest.approx(8.0 / len(calls))}
+    assert "energy_j" not in worker.latency({})
+    assert ENERGY_WINDOW_S >= 2
 
 
 def test_workers_share_the_gpus_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bench.training import matrix_peak as peaks
 from bench.training.matrix_peak import matrix_peak, step_flops
 from finetune.hardware.frozen_base import hold_frozen
 from finetune.models.loading import load_base
@@ -55,3 +56,25 @@ def test_packed_and_4bit_products_count_as_plain_ones(make_base) -> None:
     assert plain > 2 * 2 * 0.9 * ROWS * LENGTH * frozen  # forward and back, adapters beside
     peak = matrix_peak(of_packed, 0.05)
     assert peak["flops_per_s"] > 0 and peak["covered_share"] > 0.8
+
+
+def test_the_peak_is_measured_where_the_step_runs(make_base, monkeypatch) -> None:
+    """On a GPU its own products, waited for; the device stands in for one."""
+    _, products = count_step(make_base("roberta"), "lora")
+    assert {device for *_, device in products} == {"cpu"}
+    made, waited, multiply = [], [], torch.mm
+    cuda = torch.device("cuda")
+
+    def draw(shape, device):
+        made.append(device)
+        return torch.ones(shape)
+
+    monkeypatch.setattr(torch, "randn", draw)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append(len(counted)))
+    counted: list[int] = []
+    monkeypatch.setattr(torch, "mm", lambda *pair: counted.append(1) or multiply(*pair))
+    kind, left, right, dtype, _ = next(one for one in products if one[0] == "mm")
+    assert peaks._rate((kind, left, right, dtype, str(cuda)), 0.01) > 0
+    assert made == ["cuda", "cuda"]
+    assert waited[0] == 1 and waited[-1] == len(counted)  # after the first, and after the last
+    assert waited[1] == 1 + peaks.CALLS
