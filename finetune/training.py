@@ -27,7 +27,7 @@ from finetune.hardware.gpu import gpu_notes, let_segments_grow
 from finetune.hardware.precision import bound_primitive_caches, choose_device, exact_fp32
 from finetune.loop.checkpoints import Checkpoint, disk_errors
 from finetune.loop.drive import train_to_end
-from finetune.loop.ledger import Ledger
+from finetune.loop.ledger import Ledger, forget_peaks, forget_vram_peak
 from finetune.loop.out_of_memory import told_out_of_memory
 from finetune.loop.resumable import ResumableTrainer, load_weights
 from finetune.loop.work_folder import (
@@ -54,6 +54,7 @@ def finetune(recipe: Recipe, *, overwrite: bool = False, report: Report = print)
     git_state()
     bound_primitive_caches()
     let_segments_grow()
+    forget_peaks()
     join_processes(choose_device(recipe.training.device))
     if finish_publication(target, task.document, recipe, report):
         return target
@@ -71,6 +72,7 @@ def finetune(recipe: Recipe, *, overwrite: bool = False, report: Report = print)
     with told_out_of_memory(recipe, "while the model was built"):
         built = task.build(job, work, report)
     job = built.job
+    forget_vram_peak()
     with told_out_of_memory(recipe, "in the training"):
         checkpoint = train_job(task, job, built, work, report)
     leave_processes()

@@ -12,7 +12,6 @@ from transformers import set_seed
 
 from bench.instruments.timing import round_sample
 from finetune.adapters.attach import count_parameters
-from finetune.hardware.frozen_base import hold_frozen
 from finetune.loop.ledger import Ledger
 from finetune.recipes.text import FinetuneRecipe
 from finetune.run_folder import logits_of, open_run, read_document, read_predictions
@@ -63,8 +62,7 @@ def build(prepared: Prepared, scratch: Path) -> tuple[Any, dict[str, Any]]:
     """Model and Trainer as ``finetune`` makes them, never to stop or evaluate by themselves."""
     job = prepared.job
     set_seed(job.recipe.seed)
-    model = build_model(job)
-    hold_frozen(model, job.recipe, job.precision, scratch)
+    model, _ = build_model(job, scratch)
     training = job.recipe.training.model_copy(
         update={"max_steps": ENDLESS, "eval_steps": ENDLESS, "early_stopping_patience": None}
     )

@@ -51,11 +51,13 @@ class TrainingWorker:
     def build(self, message: Message) -> Message:
         """Model, adapter and Trainer, in memory and ready; seconds and parameters."""
         from bench.training.job import build
+        from finetune.loop.ledger import forget_vram_peak
 
         began = time.perf_counter()
         self.trainer, facts = build(self.job, Path(message["scratch"]))
         self.loading_bytes = peak_memory_bytes() - self.before_bytes
         forget_peak_memory()
+        forget_vram_peak()
         return {"build_s": round_sample(time.perf_counter() - began), **facts}
 
     def steps(self, message: Message) -> Message:

@@ -1,9 +1,10 @@
-"""Frozen weights in bf16 while adapters train in fp32, packed on a CPU; their originals afterwards.
+"""Frozen weights in half while adapters train in fp32, packed on a CPU; their originals afterwards.
 
 Under autocast a frozen fp32 matrix is converted at every use, its copy is kept for the backward
-pass, and the residual stream stays fp32, converted in front of every matrix. Held in bf16 none of
-that happens. What is stored of a run is measured in fp32 with the original weights: they wait in
-a file meanwhile, so that methods which change the base when they begin get back what they made.
+pass, and the residual stream stays fp32, converted in front of every matrix. Held in autocast's own
+type (bf16; fp16 on a GPU that lacks it) none of that happens. What is stored of a run is measured
+in fp32 with the original weights: they wait in a file meanwhile, so that methods which change the
+base when they begin get back what they made.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from finetune.recipes.methods import METHODS
 from finetune.recipes.sections import Recipe
 
 PACKED_METHODS = ("lora", "rslora", "lora+")  # those of PEFT's plain LoRA layer
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 HELD_METHODS = (*PACKED_METHODS, "qlora")  # others compute with the base's weights
 
 
@@ -72,10 +74,14 @@ def hold_base(model: torch.nn.Module, dtype: torch.dtype) -> None:
             module.cast_input_dtype_enabled = False
 
 
-def wants_bf16_base(recipe: Recipe, precision: str) -> bool:
-    """Whether frozen weights are held in bf16: for adapters beside whole frozen layers."""
-    held = recipe.method in HELD_METHODS and precision == "bf16"
-    return held and recipe.training.base_precision == "auto"
+def held_dtype(recipe: Recipe, precision: str) -> torch.dtype | None:
+    """The half precision that frozen weights are held in: for adapters beside whole frozen layers.
+
+    None: fp32. Trainable parameters stay fp32, which fp16's loss scaler asks for.
+    """
+    if recipe.method not in HELD_METHODS or recipe.training.base_precision != "auto":
+        return None
+    return HALVES.get(precision)
 
 
 def wants_packed(recipe: Recipe, precision: str, device: str) -> bool:
@@ -84,36 +90,54 @@ def wants_packed(recipe: Recipe, precision: str, device: str) -> bool:
     Packed both ways they take twice the memory. Processes that train together send each other
     the plain weights.
     """
-    held_in_bf16 = wants_bf16_base(recipe, precision)
+    held = held_dtype(recipe, precision)
     return (
         device == "cpu"
         and recipe.training.cpu_kernels == "auto"
         and recipe.method in PACKED_METHODS
-        and (precision == "fp32" or held_in_bf16)
+        and (precision == "fp32" or held == torch.bfloat16)
         and not wants_compact_memory(recipe)
         and process_count() == 1
-        and can_pack(torch.bfloat16 if held_in_bf16 else torch.float32)
+        and can_pack(held or torch.float32)
     )
 
 
+def place_model(
+    model: torch.nn.Module, recipe: Recipe, precision: str, device: str, folder: Path | None = None
+) -> Originals | None:
+    """Hold the base as the recipe asks, then move the model to where it trains.
+
+    In this order, since a GPU that has room for the halves need not have it for fp32.
+    """
+    held = hold_frozen(model, recipe, precision, folder, device=device)
+    model.to(device)
+    return held
+
+
 def hold_frozen(
-    model: torch.nn.Module, recipe: Recipe, precision: str, folder: Path | None = None
+    model: torch.nn.Module,
+    recipe: Recipe,
+    precision: str,
+    folder: Path | None = None,
+    *,
+    device: str | None = None,
 ) -> Originals | None:
     """Hold the base as the recipe asks; what to give back before anything is stored.
 
     bitsandbytes converts the biases of NF4 layers to the compute dtype by itself, so QLoRA's
-    originals are kept for every half precision. ``folder`` takes the originals' unnamed file.
+    originals are kept for every half precision. ``folder`` takes the originals' unnamed file;
+    ``device`` is where it will train (None: where it is).
     """
     give_back_free_memory()  # of loading, quantisation above all
-    in_bf16 = wants_bf16_base(recipe, precision)
-    packed = wants_packed(recipe, precision, next(model.parameters()).device.type)
+    held = held_dtype(recipe, precision)
+    packed = wants_packed(recipe, precision, device or next(model.parameters()).device.type)
     by_others = METHODS[recipe.method].quantised and precision != "fp32"
-    if not (in_bf16 or packed or by_others):
+    if not (held or packed or by_others):
         return None
     originals = Originals(folder)
     originals.take(model)
-    if in_bf16:
-        hold_base(model, torch.bfloat16)
+    if held:
+        hold_base(model, held)
     if packed:
         pack_lora(model)
     give_back_free_memory()

@@ -146,6 +146,22 @@ def peak_vram_bytes() -> int:
     return max(_kept["vram"], torch.cuda.max_memory_allocated())
 
 
+def forget_peaks() -> None:
+    """Begin this process's peaks anew: what an earlier run needed is not this one's."""
+    _reset_high_water()
+    left = _high_water_bytes()
+    now = psutil.Process().memory_info().rss
+    _kept.update(memory=0, beyond=left if left > now else 0)
+    forget_vram_peak()
+
+
+def forget_vram_peak() -> None:
+    """Begin the GPU's peak at what is allocated now, building and loading left behind."""
+    _kept["vram"] = 0
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
 @contextmanager
 def unrecorded_peak() -> Iterator[None]:
     """What the block needs at its most is no peak of the process afterwards.
@@ -159,12 +175,16 @@ def unrecorded_peak() -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
+        _reset_high_water()
         left = _high_water_bytes()
         _kept.update(memory=before, vram=vram, beyond=left if left > before else 0)
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
+
+
+def _reset_high_water() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _high_water_bytes() -> int:

@@ -144,11 +144,12 @@ def cuda_rules(precision: str) -> Iterator[None]:
     """Where CUDA keeps other tensors than the CPU: what autocast widens, and attention.
 
     CUDA's autocast computes layer_norm, softmax and the losses in fp32 (PyTorch's *Op-specific
-    behavior*); its fused attention drops out inside the kernel and keeps no score matrix. The
+    behavior*); its fused attention drops out inside the kernel and keeps no score matrix; dropout
+    keeps a mask of one byte an element, where the CPU keeps one of the tensor's type. The
     functions themselves are replaced: a function mode would not reach checkpointing's recompute.
     """
     functional = torch.nn.functional
-    rules = {"scaled_dot_product_attention": _fused}
+    rules = {"scaled_dot_product_attention": _fused, "dropout": _dropout}
     if precision != "fp32":
         rules |= dict.fromkeys(("layer_norm", "softmax", "log_softmax", "cross_entropy"), _in_fp32)
     before = {name: getattr(functional, name) for name in rules}
@@ -171,6 +172,15 @@ def _in_fp32(function: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
 def _widen(value: Any) -> Any:
     is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
     return value.float() if is_float else value
+
+
+def _dropout(
+    _: Callable, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Any:
+    """CUDA's own operator: the mask that it keeps for the way back is of bools."""
+    if not training or p == 0:
+        return input
+    return torch.ops.aten.native_dropout(input, p, True)[0]
 
 
 def _fused(_: Callable, query: Any, key: Any, value: Any, **kwargs: Any) -> Any:

@@ -16,7 +16,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from finetune.core.errors import KotuneError, ModelError
-from finetune.hardware.frozen_base import hold_base, wants_bf16_base, wants_packed
+from finetune.hardware.frozen_base import HALVES, held_dtype, hold_base, wants_packed
 from finetune.hardware.host_memory import allocator_bytes, wants_compact_memory
 from finetune.hardware.packed_lora import is_placeholder, pack_lora, unpack_lora
 from finetune.models.loading import autocast_context, first_line, load_skeleton
@@ -163,8 +163,9 @@ def build_meta_model(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) 
         if METHODS[recipe.adapter.method].quantised:
             model = replace_linear_layers(model, DTYPES[shape.precision])
         adapted = adapt_model(model, recipe, shape.device)
-    if wants_bf16_base(recipe, shape.precision):
-        hold_base(adapted, torch.bfloat16)
+    held = held_dtype(recipe, shape.precision)
+    if held:
+        hold_base(adapted, held)
     if wants_packed(recipe, shape.precision, shape.device):
         pack_lora(adapted)
     if recipe.training.gradient_checkpointing:
@@ -179,7 +180,7 @@ def widen_weights(model: torch.nn.Module, memory: LiveMemory) -> None:
             module.compute_dtype = torch.float32
     unpack_lora(model)
     for parameter in model.parameters():
-        if parameter.dtype == torch.bfloat16 or is_placeholder(parameter):
+        if parameter.dtype in HALVES.values() or is_placeholder(parameter):
             parameter.data = torch.empty(parameter.shape)
             memory.count(parameter, WEIGHTS)
 

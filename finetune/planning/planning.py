@@ -21,6 +21,9 @@ from finetune.recipes.text import FinetuneRecipe
 
 Report = Callable[[str], None]
 CUDA_CONTEXT_BYTES = 512 << 20  # outside PyTorch's allocator; differs by GPU and driver
+# What the allocator has reserved and no tensor uses, once its segments grow page by page: up to a
+# page of its pools for small and for large blocks (CUDACachingAllocator.cpp, expandable_segments)
+UNUSED_PAGES_BYTES = (2 << 20) + (20 << 20)
 ROOM_FOR_PROBE = 0.8  # of free memory
 
 
@@ -144,7 +147,7 @@ def step_shape(recipe: FinetuneRecipe, lengths: Lengths) -> StepShape:
 def outside_bytes(recipe: FinetuneRecipe) -> int:
     """What stands in memory beside the training: a CUDA context, or Python and the libraries."""
     if _device(recipe) == "cuda":
-        return CUDA_CONTEXT_BYTES
+        return CUDA_CONTEXT_BYTES + UNUSED_PAGES_BYTES
     return psutil.Process().memory_info().rss
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from finetune.hardware.frozen_base import hold_frozen
+from finetune.hardware.frozen_base import place_model
 from finetune.hardware.host_memory import shape_memory
 from finetune.models.loading import load_base
 from finetune.models.source import BaseModel
@@ -43,7 +43,7 @@ def probe_speed(
     Building the model is not counted in ``seconds``; at least three steps are taken.
     """
     model = _build(recipe, base, shape)
-    optimizer = make_optimizer(model, recipe.training, shape.device)
+    optimizer = make_optimizer(model, recipe.training, shape.device, fake=False)
     tokens, times = [], []
     began = time.perf_counter()
     rows = 1
@@ -103,8 +103,8 @@ def _build(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -> torch.n
         dropout=recipe.model.dropout,
         attention=recipe_attention(recipe, shape.device, shape.precision),
     )
-    adapted = adapt_model(model, recipe, shape.device).to(shape.device)
-    hold_frozen(adapted, recipe, shape.precision)
+    adapted = adapt_model(model, recipe, shape.device)
+    place_model(adapted, recipe, shape.precision, shape.device)
     if recipe.training.gradient_checkpointing:
         adapted.gradient_checkpointing_enable({"use_reentrant": False})
     return adapted.train()

@@ -29,11 +29,14 @@ def vocabulary_of(model: Any) -> int:
 
 
 def make_optimizer(
-    model: torch.nn.Module, training: TrainingSection, device: str
+    model: torch.nn.Module, training: TrainingSection, device: str, *, fake: bool = True
 ) -> torch.optim.Optimizer:
-    """The optimizer Trainer would build; ``device`` is where it would run, fake or not."""
+    """The optimizer Trainer would build; ``device`` is where it would run, fake or not.
+
+    bitsandbytes' has no shape rules: on ``fake`` tensors its states stand for it.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if "8bit" in training.optimizer:
+    if fake and "8bit" in training.optimizer:
         return _States8bit(trained, {})
     arguments = TrainingArguments(
         output_dir="unused",

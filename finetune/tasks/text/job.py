@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -12,10 +14,13 @@ from finetune.adapters.method_training import start_method
 from finetune.checks.answers import seen_signs
 from finetune.checks.before import Before, check_before_training
 from finetune.core.preparation import Preparation
+from finetune.core.processes import is_sharded
 from finetune.data.reviews import Corpus, load_corpus
 from finetune.hardware.cpu_kernels import attention_for, quicken_dropout
+from finetune.hardware.frozen_base import HALVES, Originals, place_model
 from finetune.hardware.host_memory import shape_memory
 from finetune.hardware.precision import choose_device, choose_precision
+from finetune.loop.checkpoints import disk_errors
 from finetune.models.encoding import choose_preparation
 from finetune.models.loading import load_base, load_base_tokenizer
 from finetune.models.source import BaseModel, resolve_base
@@ -23,7 +28,7 @@ from finetune.recipes.methods import METHODS
 from finetune.recipes.text import FinetuneRecipe
 from finetune.tasks.task import Job
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, **HALVES}
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,14 @@ def adapt_model(model: torch.nn.Module, recipe: FinetuneRecipe, device: str) -> 
     return quicken_dropout(adapted) if quick else adapted
 
 
-def build_model(job: TextJob) -> torch.nn.Module:
-    """Base model with a new head, adapter attached, on its device, ready to train."""
+def build_model(
+    job: TextJob, folder: Path | None = None
+) -> tuple[torch.nn.Module, Originals | None]:
+    """Base model with a new head, adapter attached, on its device, ready to train.
+
+    And the originals of frozen weights that are held otherwise (``hold_frozen``), or None; of a
+    model that FSDP will spread nothing is held. ``folder`` takes their file.
+    """
     recipe = job.recipe
     shape_memory(recipe, job.device)
     model = load_base(
@@ -106,8 +117,13 @@ def build_model(job: TextJob) -> torch.nn.Module:
         dropout=recipe.model.dropout,
         attention=recipe_attention(recipe, job.device, job.precision),
     )
-    adapted = adapt_model(model, recipe, job.device).to(job.device)
+    adapted, held = adapt_model(model, recipe, job.device), None
+    if is_sharded():
+        adapted.to(job.device)
+    else:
+        with disk_errors(folder / "steps") if folder else contextlib.nullcontext():
+            held = place_model(adapted, recipe, job.precision, job.device, folder)
     start_method(
         adapted, recipe, job.tokenizer, job.preparation, job.corpus.train["text"], job.device
     )
-    return adapted
+    return adapted, held

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,9 +12,7 @@ import torch
 from transformers import set_seed
 
 from finetune.adapters.attach import ParameterCount, count_parameters
-from finetune.core.processes import is_sharded
-from finetune.hardware.frozen_base import Originals, hold_frozen
-from finetune.loop.checkpoints import disk_errors
+from finetune.hardware.frozen_base import Originals
 from finetune.models.encoding import encode_texts
 from finetune.recipes.text import FinetuneRecipe
 from finetune.tasks.task import build_tried
@@ -56,11 +53,8 @@ def ready_model(
 def _build(job: TextJob, recipe: FinetuneRecipe, folder: Path | None) -> Ready:
     """The model as ``recipe`` says, in the job's precision; the job keeps its own recipe."""
     set_seed(recipe.seed)
-    model = build_model(dataclasses.replace(job, recipe=recipe))
-    parameters, held = count_parameters(model), None
-    with disk_errors(folder / "steps") if folder else contextlib.nullcontext():
-        if not is_sharded():
-            held = hold_frozen(model, recipe, job.precision, folder)
+    model, held = build_model(dataclasses.replace(job, recipe=recipe), folder)
+    parameters = count_parameters(model)
     if recipe.training.gradient_checkpointing:  # as Trainer does once more
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return Ready(job, model, parameters, held)

@@ -181,7 +181,7 @@ def test_loraplus_gives_b_and_the_biases_the_higher_rate(make_base, reviews, tmp
     from finetune.tasks.text.job import build_model, prepare_job
 
     job = prepare_job(recipe_of("lora+", make_base("bert"), reviews, tmp_path))
-    model = build_model(job)
+    model, _ = build_model(job)
     from transformers import Trainer, TrainingArguments
 
     trainer = Trainer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from accelerate import PartialState
@@ -13,12 +14,15 @@ from accelerate.utils import DistributedType
 
 from finetune.core.errors import RecipeError
 from finetune.hardware import gpu
+from finetune.hardware.frozen_base import place_model
 from finetune.hardware.precision import choose_precision
+from finetune.loop import ledger
 from finetune.loop.trainer_setup import training_arguments
 from finetune.models.loading import load_base
 from finetune.models.source import resolve_base
-from finetune.recipes.text import TrainingSection
+from finetune.recipes.text import FinetuneRecipe, TrainingSection
 from finetune.run_folder import open_run
+from finetune.tasks.text.job import adapt_model
 
 
 @pytest.fixture
@@ -95,6 +99,60 @@ def test_an_old_driver_is_told_where_auto_takes_the_cpu(tmp_path: Path, monkeypa
     assert gpu.gpu_notes("cpu", "cpu") == []
     monkeypatch.setattr(torch.version, "cuda", None)
     assert "built without CUDA" in gpu.gpu_notes("auto", "cpu")[0]
+
+
+@pytest.mark.parametrize(("precision", "half"), [("bf16", "bfloat16"), ("fp16", "float16")])
+def test_a_frozen_base_goes_to_the_gpu_in_its_half_precision(
+    make_base, monkeypatch, precision: str, half: str
+) -> None:
+    """A GPU with room for the halves need not have it for fp32, which loading must not ask."""
+    recipe = FinetuneRecipe.model_validate({"data": {"source": "sample"}})
+    base = load_base(resolve_base(str(make_base("roberta"))), ["a", "b"])
+    model = adapt_model(base, recipe, "cuda")
+    before = {name: one.clone() for name, one in model.named_parameters()}
+    moved: list[set[torch.dtype]] = []
+
+    def move(self: torch.nn.Module, where: str) -> torch.nn.Module:
+        assert where == "cuda"
+        moved.append({one.dtype for one in self.parameters() if not one.requires_grad})
+        return self
+
+    monkeypatch.setattr(torch.nn.Module, "to", move)
+    originals = place_model(model, recipe, precision, "cuda")
+    assert moved == [{getattr(torch, half)}]
+    trained = {one.dtype for one in model.parameters() if one.requires_grad}
+    assert trained == {torch.float32}  # fp16's loss scaler asks for it
+    originals.give_back(model)
+    assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
+
+
+def test_an_earlier_peak_is_not_this_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Building and loading, the trial step, and the run of another seed in this process."""
+    peak = {"now": 100, "most": 100}
+
+    def need(count: int) -> None:
+        peak["now"], peak["most"] = count, max(peak["most"], count)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak["most"])
+    monkeypatch.setattr(
+        torch.cuda, "reset_peak_memory_stats", lambda: peak.update(most=peak["now"])
+    )
+    need(900)  # an earlier run
+    need(10)
+    ledger.forget_peaks()
+    need(700)  # loading
+    with ledger.unrecorded_peak():
+        need(800)
+        need(50)
+    assert ledger.peak_vram_bytes() == 700
+    ledger.forget_vram_peak()
+    need(300)  # a step
+    need(50)
+    assert ledger.peak_vram_bytes() == 300
+    ledger.forget_peaks()
+    assert ledger.peak_vram_bytes() == 50
+    assert ledger.peak_memory_bytes() >= 0.5 * psutil.Process().memory_info().rss
 
 
 def test_bf16_is_refused_where_a_gpu_would_emulate_it(two_gpus, monkeypatch) -> None:

@@ -153,6 +153,56 @@ def test_a_planned_gpu_differs_where_cuda_does(make_recipe) -> None:
     assert functional.layer_norm.__name__ == "layer_norm"  # the rules are gone again
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_plain_adamw_can_be_planned(make_recipe, device: str) -> None:
+    """It divides by a power of its step, which fake tensors do not have."""
+    plain, fused = (
+        estimate(make_recipe("lora", optimizer=name), device=device)
+        for name in ("adamw_torch", "adamw_torch_fused")
+    )
+    assert plain.optimizer_bytes == fused.optimizer_bytes
+    assert plain.step_bytes >= fused.step_bytes  # foreach keeps lists of temporaries
+
+
+def test_dropout_on_cuda_keeps_a_byte_an_element(make_recipe) -> None:
+    """16 x 24 places of 64 values: three dropouts a layer keep a mask of bools, not of numbers."""
+    with_dropout, without = (
+        estimate(
+            FinetuneRecipe.model_validate(
+                recipe | {"model": {**recipe["model"], "dropout": dropout}}
+            ),
+            device="cuda",
+            precision="fp32",
+            rows=16,
+        ).activations_bytes
+        for recipe in [make_recipe("full").model_dump()]
+        for dropout in (0.1, 0.0)
+    )
+    values = 16 * 24 * 64
+    assert values < with_dropout - without < 3 * 2 * values * (4 + 1)
+
+
+def test_fp16_holds_the_base_as_bf16_does(make_recipe) -> None:
+    recipe = make_recipe("lora")
+    half, brain, wide = (
+        estimate(recipe, device="cuda", precision=one) for one in ("fp16", "bf16", "fp32")
+    )
+    assert half.weights_bytes == brain.weights_bytes < 0.6 * wide.weights_bytes
+
+
+def test_the_probe_takes_real_8bit_steps(make_recipe) -> None:
+    recipe = make_recipe("full", optimizer="adamw_8bit", learning_rate=0.1)
+    model = torch.nn.Linear(128, 64)
+    before = model.weight.detach().clone()
+    for fake in (True, False):
+        optimizer = make_optimizer(model, recipe.training, "cpu", fake=fake)
+        model(torch.ones(2, 128)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert torch.equal(model.weight, before) is fake
+    assert optimizer.state[model.weight]["state1"].dtype == torch.uint8
+
+
 def test_released_storages_are_not_counted() -> None:
     memory = LiveMemory()
     with memory:
