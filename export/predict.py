@@ -77,7 +77,8 @@ def _artifact_logits(
 def _run_logits(
     folder: Path, texts: Sequence[str], precision: str | None
 ) -> tuple[Sequence[str], np.ndarray]:
-    from finetune.models.loading import load_tokenizer, load_trained, predict_logits
+    from finetune.models.loading import load_tokenizer, load_trained
+    from finetune.models.predicting import predict_logits
     from finetune.run_folder import open_run
 
     if precision is not None:

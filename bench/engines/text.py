@@ -129,7 +129,7 @@ def _torch_engine(model: Any, tokenizer: Any, variant: dict[str, Any]) -> Engine
     import torch
 
     from finetune.models.encoding import encode_texts
-    from finetune.models.loading import predict_logits
+    from finetune.models.predicting import predict_logits
 
     device, max_length = variant["device"], variant["max_length"]
     preparation = Preparation(**variant["preparation"])

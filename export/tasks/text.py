@@ -243,7 +243,7 @@ class TextTask(Task):
 
     def _classify(self, model: PreTrainedModel, texts: Sequence[str] | None = None) -> np.ndarray:
         """PyTorch's logits of texts; None: of the check rows."""
-        from finetune.models.loading import predict_logits
+        from finetune.models.predicting import predict_logits
 
         texts = self.checks.rows if texts is None else texts
         return predict_logits(

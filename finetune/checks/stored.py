@@ -8,7 +8,8 @@ import numpy as np
 
 from finetune.core.errors import GateError
 from finetune.loop.ledger import shrink_to_memory
-from finetune.models.loading import load_tokenizer, load_trained, predict_logits
+from finetune.models.loading import load_tokenizer, load_trained
+from finetune.models.predicting import predict_logits
 from finetune.run_folder import logits_of, open_run, read_predictions, read_rows
 
 ROWS = 32

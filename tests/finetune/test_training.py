@@ -12,7 +12,8 @@ import torch
 from finetune.core.errors import FolderError, ModelError
 from finetune.data.reviews import load_corpus
 from finetune.metrics.classification import classification_metrics
-from finetune.models.loading import load_tokenizer, load_trained, predict_logits
+from finetune.models.loading import load_tokenizer, load_trained
+from finetune.models.predicting import predict_logits
 from finetune.run_folder import logits_of, open_run, read_predictions, read_rows
 from finetune.training import finetune
 

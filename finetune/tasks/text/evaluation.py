@@ -12,7 +12,7 @@ import torch
 from finetune import run_folder
 from finetune.loop.ledger import shrink_to_memory
 from finetune.metrics.classification import class_figures, classification_metrics
-from finetune.models.loading import predict_logits
+from finetune.models.predicting import predict_logits
 from finetune.tasks.text.job import TextJob
 
 Report = Callable[[str], None]

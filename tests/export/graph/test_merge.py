@@ -21,9 +21,9 @@ from finetune.models.loading import (
     load_base,
     load_tokenizer,
     load_trained,
-    predict_logits,
     run_base,
 )
+from finetune.models.predicting import predict_logits
 from finetune.run_folder import logits_of, open_run, read_predictions, read_rows
 
 

@@ -17,7 +17,8 @@ from export.exporting import export_run
 from export.graph.merging import merge_adapter
 from finetune.adapters.attach import attach_adapter
 from finetune.core.errors import ModelError, RecipeError
-from finetune.models.loading import load_base, load_tokenizer, load_trained, predict_logits
+from finetune.models.loading import load_base, load_tokenizer, load_trained
+from finetune.models.predicting import predict_logits
 from finetune.models.source import resolve_base
 from finetune.recipes.methods import METHODS
 from finetune.recipes.text import AdapterSection, FinetuneRecipe
