@@ -128,7 +128,7 @@ def test_a_sweep_cut_off_goes_on_and_sees_validation_rows_only(
         return real(recipe, trial)
 
     monkeypatch.setattr(module, "train_trial", cut_off)
-    from finetune.models import loading as models
+    from finetune.models import predicting as models
     from finetune.tasks.text import evaluation
 
     for place in (evaluation, models):
