@@ -11,10 +11,12 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 import finetune.core.telemetry  # noqa: F401 - before any test imports onnxruntime
 
@@ -35,38 +37,59 @@ def make_review(source: random.Random, label: int) -> str:
     return " ".join(words)
 
 
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """A function: name, how to make it → its path, made once for all test processes.
+
+    Runs and artifacts that many tests look at take longer to make than to look at.
+    """
+    place = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        place = place.parent
+    place = place / "shared"
+    place.mkdir(exist_ok=True)
+
+    def make(name: str, build: Callable[[Path], object]) -> Path:
+        path, done = place / name, place / f"{name.replace('/', '-')}.done"
+        with FileLock(place / f"{done.stem}.lock"):
+            if not done.exists():
+                path.parent.mkdir(exist_ok=True)
+                build(path)
+                done.touch()
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def reviews(make_once: MakeOnce) -> Path:
     """400 labelled reviews as CSV, one in ten with the wrong label."""
+    return make_once("reviews.csv", _write_reviews)
+
+
+def _write_reviews(path: Path) -> None:
     source = random.Random(7)
-    path = tmp_path_factory.mktemp("reviews") / "reviews.csv"
     lines = ["document,label"]
     for row in range(400):
         label = row % 2
         lines.append(f"{make_review(source, label)},{label ^ (source.random() < 0.1)}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="session")
-def make_base(tmp_path_factory: pytest.TempPathFactory, reviews: Path) -> Callable[[str], Path]:
+def make_base(make_once: MakeOnce, reviews: Path) -> Callable[[str], Path]:
     """A function: kind → folder of a tiny base with tokenizer.
 
     "roberta" and "bert" read WordPiece; "bytes" is a RoBERTa with byte-level BPE, to which every
     space counts, and which is cut on the left.
     """
-    made: dict[str, Path] = {}
-
-    def make(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = tmp_path_factory.mktemp("base") / kind
-            _write_base(kind, made[kind], reviews)
-        return made[kind]
-
-    return make
+    return lambda kind: make_once(f"base/{kind}", partial(_write_base, kind, corpus=reviews))
 
 
-def _write_base(kind: str, folder: Path, corpus: Path) -> None:
+def _write_base(kind: str, folder: Path, *, corpus: Path) -> None:
     import torch
     from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
@@ -117,16 +140,13 @@ def _train_bytes(corpus: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def make_run(
-    tmp_path_factory: pytest.TempPathFactory, make_base: Callable[[str], Path], reviews: Path
+    make_once: MakeOnce, make_base: Callable[[str], Path], reviews: Path
 ) -> Callable[[str, str], Path]:
     """A function: method, architecture → folder of a run trained for a few steps."""
-    made: dict[tuple[str, str], Path] = {}
 
     def make(method: str, kind: str = "roberta") -> Path:
-        if (method, kind) not in made:
-            folder = tmp_path_factory.mktemp("runs") / f"{kind}-{method}"
-            made[method, kind] = _train(method, make_base(kind), reviews, folder)
-        return made[method, kind]
+        base = make_base(kind)
+        return make_once(f"runs/{kind}-{method}", lambda at: _train(method, base, reviews, at))
 
     return make
 
@@ -156,21 +176,17 @@ def _train(method: str, base: Path, reviews: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def make_artifact(
-    tmp_path_factory: pytest.TempPathFactory, make_run: Callable[[str, str], Path]
+    make_once: MakeOnce, make_run: Callable[[str, str], Path]
 ) -> Callable[[str, str], Path]:
     """A function: method, architecture → folder of the exported run."""
     from export.exporting import export_run
 
-    made: dict[tuple[str, str], Path] = {}
+    overrides = ["max_accuracy_drop=0.1"]  # of 96 rows one is a point already
 
     def make(method: str, kind: str = "roberta") -> Path:
-        if (method, kind) not in made:
-            target = tmp_path_factory.mktemp("artifacts") / f"{kind}-{method}"
-            overrides = ["max_accuracy_drop=0.1"]  # of 96 rows one is a point already
-            made[method, kind] = export_run(
-                make_run(method, kind), target, overrides=overrides
-            ).folder
-        return made[method, kind]
+        run = make_run(method, kind)
+        name = f"artifacts/{kind}-{method}"
+        return make_once(name, lambda folder: export_run(run, folder, overrides=overrides))
 
     return make
 
@@ -190,14 +206,13 @@ def nsmc_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def e5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def e5_folder(make_once: MakeOnce) -> Path:
     """The unpacked e5-small-ko encoder (KOTUNE_E5, packed or unpacked)."""
     folder = named_folder("KOTUNE_E5")
     if (folder / "model.safetensors").is_file():
         return folder
-    target = tmp_path_factory.mktemp("e5")
-    subprocess.run([sys.executable, folder / "unpack.py", target], check=True)
-    return target
+    command = [sys.executable, folder / "unpack.py"]
+    return make_once("e5", lambda target: subprocess.run([*command, target], check=True))
 
 
 @pytest.fixture(scope="session")
@@ -207,33 +222,38 @@ def speech_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tones_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tones_data(make_once: MakeOnce) -> Path:
     """A folder with train/ and test/ of a language of four tones (tests/tones.py)."""
     from tones import write_folder
 
-    folder = tmp_path_factory.mktemp("tones")
-    write_folder(folder / "train", 240, seed=1)
-    write_folder(folder / "test", 24, seed=2)
-    return folder
+    def write(folder: Path) -> None:
+        write_folder(folder / "train", 240, seed=1)
+        write_folder(folder / "test", 24, seed=2)
+
+    return make_once("tones", write)
 
 
 @pytest.fixture(scope="session")
-def tones_run(tmp_path_factory: pytest.TempPathFactory, tones_data: Path) -> Path:
+def tones_run(make_once: MakeOnce, tones_data: Path) -> Path:
     """A run whose small wav2vec2 has learnt the tones from scratch."""
     from tones import tones_recipe
 
     from finetune.recipes.speech import SpeechRecipe
     from finetune.training import finetune
 
-    output = tmp_path_factory.mktemp("runs") / "tones"
-    recipe = SpeechRecipe.model_validate(tones_recipe(tones_data, output))
-    return finetune(recipe, report=lambda line: None)
+    def train(folder: Path) -> None:
+        recipe = SpeechRecipe.model_validate(tones_recipe(tones_data, folder))
+        finetune(recipe, report=lambda line: None)
+
+    return make_once("runs/tones", train)
 
 
 @pytest.fixture(scope="session")
-def tones_artifact(tmp_path_factory: pytest.TempPathFactory, tones_run: Path) -> Path:
+def tones_artifact(make_once: MakeOnce, tones_run: Path) -> Path:
     """The exported run of the tones."""
     from export.exporting import export_run
 
-    target = tmp_path_factory.mktemp("artifacts") / "tones"
-    return export_run(tones_run, target, overrides=["max_wer_increase=0.1"]).folder
+    overrides = ["max_wer_increase=0.1"]
+    return make_once(
+        "artifacts/tones", lambda folder: export_run(tones_run, folder, overrides=overrides)
+    )

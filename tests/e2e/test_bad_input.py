@@ -44,6 +44,24 @@ def recipe(tmp_path: Path, reviews: Path, make_base) -> Path:
     return path
 
 
+@pytest.fixture
+def kotune_here(monkeypatch, capfd):
+    """The same in this process, for the many faults that no process of its own makes different."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        import kotune as front_door
+
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", ["kotune", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            front_door.main()
+        told = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), *told)
+
+    monkeypatch.setenv("COLUMNS", "200")
+    return run
+
+
 def assert_refused(done: subprocess.CompletedProcess[str], *told: str) -> None:
     output = done.stdout + done.stderr
     assert done.returncode == 2, output
@@ -68,23 +86,24 @@ OVERRIDES = {
 
 
 @pytest.mark.parametrize("name", OVERRIDES)
-def test_a_wrong_recipe(recipe: Path, name: str) -> None:
+def test_a_wrong_recipe(kotune_here, recipe: Path, name: str) -> None:
     override, told = OVERRIDES[name]
     if name == "cuda without a GPU":
         torch = pytest.importorskip("torch")
         if torch.cuda.is_available():
             pytest.skip("this machine has a GPU")
-    assert_refused(kotune("finetune", str(recipe), override), told)
+    assert_refused(kotune_here("finetune", str(recipe), override), told)
 
 
-def test_wrong_data_files(recipe: Path, tmp_path: Path) -> None:
+def test_wrong_data_files(kotune_here, recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(os.urandom(4096) + b"\0")
     assert_refused(
-        kotune("finetune", str(recipe), f"data.path={tmp_path / 'binary.csv'}"), "not a readable"
+        kotune_here("finetune", str(recipe), f"data.path={tmp_path / 'binary.csv'}"),
+        "not a readable",
     )
     (tmp_path / "one.csv").write_text("document,label\n" + "좋아요,1\n" * 40)
     assert_refused(
-        kotune("finetune", str(recipe), f"data.path={tmp_path / 'one.csv'}"), "one class only"
+        kotune_here("finetune", str(recipe), f"data.path={tmp_path / 'one.csv'}"), "one class only"
     )
 
 
@@ -95,15 +114,16 @@ def test_a_model_folder_without_weights(recipe: Path, tmp_path: Path) -> None:
     assert_refused(done, "no weights in safetensors")
 
 
-def test_folders_from_another_stage(recipe: Path, make_run, make_artifact) -> None:
+def test_folders_from_another_stage(kotune_here, recipe: Path, make_run, make_artifact) -> None:
     run, artifact = make_run("lora", "roberta"), make_artifact("lora", "roberta")
-    assert_refused(kotune("export", str(artifact)), "not a run folder but an artifact folder")
+    assert_refused(kotune_here("export", str(artifact)), "not a run folder but an artifact folder")
     assert_refused(
-        kotune("finetune", str(recipe), f"model.source={run}"), "a run folder, not a base model"
+        kotune_here("finetune", str(recipe), f"model.source={run}"),
+        "a run folder, not a base model",
     )
-    assert_refused(kotune("export", str(recipe.parent)), "not a run folder")
-    assert_refused(kotune("predict", str(recipe.parent), "글"))
-    assert_refused(kotune("export", "nowhere"), "does not exist")
+    assert_refused(kotune_here("export", str(recipe.parent)), "not a run folder")
+    assert_refused(kotune_here("predict", str(recipe.parent), "글"))
+    assert_refused(kotune_here("export", "nowhere"), "does not exist")
 
 
 def test_a_hub_id_without_network_is_told_within_ten_seconds(recipe: Path, tmp_path: Path) -> None:
@@ -116,9 +136,9 @@ def test_a_hub_id_without_network_is_told_within_ten_seconds(recipe: Path, tmp_p
     assert_refused(done, "the hub does not answer")
 
 
-def test_unknown_recipes_commands_and_reports(tmp_path: Path) -> None:
-    assert_refused(kotune("finetune", "no-such-recipe"), "no such recipe file", "kotune ls")
-    assert kotune("finetunne").returncode == 2
-    assert_refused(kotune("report", str(tmp_path)))
-    assert_refused(kotune("bench", str(tmp_path / "nowhere")))
-    assert_refused(kotune("run", "no-such-suite"))
+def test_unknown_recipes_commands_and_reports(kotune_here, tmp_path: Path) -> None:
+    assert_refused(kotune_here("finetune", "no-such-recipe"), "no such recipe file", "kotune ls")
+    assert kotune_here("finetunne").returncode == 2
+    assert_refused(kotune_here("report", str(tmp_path)))
+    assert_refused(kotune_here("bench", str(tmp_path / "nowhere")))
+    assert_refused(kotune_here("run", "no-such-suite"))

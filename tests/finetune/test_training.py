@@ -196,6 +196,7 @@ def test_the_seed_decides_the_run(make_run, tmp_path: Path) -> None:
     assert np.abs(first - other).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_the_real_encoder_learns(e5_folder: Path, nsmc_folder: Path, tmp_path: Path) -> None:
     from finetune.recipes.text import FinetuneRecipe
 

@@ -40,7 +40,7 @@ def test_the_same_variant_is_measured_thrice_and_the_table_is_printed(folders: l
     rows = [line for line in told.splitlines() if line.startswith(("| 1 |", "| 2 |"))]
     assert len(rows) == 2
     assert all(len(row.split("|")) == 11 for row in rows)
-    assert "    python -m bench.comparing.proof " in told
+    assert "    python -m bench.comparing.proof" in told
     assert " 1 threads; " in told
     assert "of 2 called a difference" in told
 

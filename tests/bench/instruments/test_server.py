@@ -69,6 +69,7 @@ def test_waiting_is_that_of_m_d_1(load: float) -> None:
         assert share == pytest.approx(waiting_share(wait, load), abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_highest_rate_is_the_one_of_the_formula() -> None:
     """p99 of M/D/1 within five service times: solved for the load."""
     bound = 5 * SERVICE_S

@@ -62,6 +62,7 @@ def _kill_the_job(process: StageProcess) -> None:
     os.kill(int(found[0]), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_server_that_died_is_an_exit_code_and_the_next_job_starts_another(
     recipe: FinetuneRecipe,
 ) -> None:

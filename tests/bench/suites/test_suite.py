@@ -115,6 +115,7 @@ def test_a_suite_runs_once_and_only_what_changed_runs_again(write_suite, place: 
     assert (place / "runs/quick/run.json").read_bytes() != run
 
 
+@pytest.mark.slow
 def test_a_killed_suite_goes_on_where_it_stopped(write_suite, place: Path) -> None:
     """Killed as soon as the run is recorded: the export is made later, the run is not again."""
     path = write_suite()

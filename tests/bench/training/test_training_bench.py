@@ -97,6 +97,7 @@ def test_ways_are_measured_against_each_other(make_content, tmp_path: Path) -> N
         )
 
 
+@pytest.mark.slow
 def test_whole_runs_alone(make_content, tmp_path: Path) -> None:
     suite = check_recipe(TrainingSuite, make_content(processes=0), "suite")
     with pytest.raises(RecipeError, match="nothing without --epochs"):
@@ -143,6 +144,7 @@ def test_only_what_is_timed_goes_before_other_programs(make_content, tmp_path: P
             assert nice == os.getpriority(os.PRIO_PROCESS, 0) or (timed and nice < 0)
 
 
+@pytest.mark.slow
 def test_a_visit_lasts_its_seconds_and_methods_are_compared_once(
     make_content, tmp_path: Path
 ) -> None:

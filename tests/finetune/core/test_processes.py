@@ -42,6 +42,7 @@ def recipe_for(base: Path, reviews: Path, folder: Path) -> FinetuneRecipe:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(make_base, reviews: Path, tmp_path: Path) -> None:
     base = make_base("roberta")
     one = finetune(recipe_for(base, reviews, tmp_path / "one"), report=lambda line: None)

@@ -240,7 +240,7 @@ def test_the_base_is_held_only_where_that_is_known_to_be_sound(make_recipe, make
     assert {value.dtype for value in model.parameters()} == {torch.float32}
 
 
-def test_a_comparison_holds_every_combination(make_recipe, tmp_path: Path) -> None:
+def test_a_comparison_holds_every_combination(make_recipe) -> None:
     """On a GPU that is not there: fp32 and bf16 of full, LoRA, QLoRA and the recipe's own."""
     recipe = make_recipe("ia3", device="cuda", precision="auto")
     comparison = compare_plans(recipe, report=lambda line: None)
@@ -255,15 +255,21 @@ def test_a_comparison_holds_every_combination(make_recipe, tmp_path: Path) -> No
     alone = make_plan(make_recipe("lora", device="cuda", precision="fp32"), probe=False)
     assert alone.need == lora
 
+    told = Console(file=io.StringIO(), width=140)
+    told.print(comparison_table(comparison))
+    assert told.file.getvalue().count("qlora") == 4
+
+
+@pytest.mark.slow
+def test_the_command_prints_every_combination(make_recipe, tmp_path: Path) -> None:
+    recipe = make_recipe("ia3", device="cuda", precision="auto")
     path = tmp_path / "recipe.yaml"
     path.write_text(dump_recipe(recipe), encoding="utf-8")
     printed = CliRunner().invoke(app, ["plan", str(path), "--compare", "--json"])
     record = json.loads(printed.stdout)
+    comparison = compare_plans(recipe, report=lambda line: None)
     assert [one["peak_bytes"] for one in record["combinations"]] == [
         one.need.peak_bytes for one in comparison.combinations
     ]
-    told = Console(file=io.StringIO(), width=140)
-    told.print(comparison_table(comparison))
-    assert told.file.getvalue().count("qlora") == 4
     refused = CliRunner().invoke(app, ["plan", str(path), "--compare", "--memory", "1GB"])
     assert isinstance(refused.exception, RecipeError)

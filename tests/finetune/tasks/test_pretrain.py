@@ -208,6 +208,7 @@ def test_other_settings_start_over_and_leave_its_checkpoints(recipe, monkeypatch
     assert first.is_dir() and len(list(first.parent.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_the_same_training_twice_gives_the_same_vocabulary_and_weights(recipe, tmp_path):
     """In processes of their own: hash tables are laid out anew in each."""
     program = (

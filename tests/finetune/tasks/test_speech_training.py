@@ -153,6 +153,7 @@ def test_the_seed_decides_the_run(tones_data: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(one[name], two[name], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_masks_are_learnt_for_a_base_that_has_none(tones_run, tones_data, tmp_path) -> None:
     masked = {"mask_time_probability": 0.2, "mask_time_length": 2}
     folder = train(
