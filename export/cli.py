@@ -212,7 +212,7 @@ def verify_command(
     from rich.markup import escape
 
     if (folder / "run.json").is_file():
-        from finetune.run_folder import open_run
+        from finetune.run_folder import open_run, unsealed_files
 
         if answers:
             raise FolderError(
@@ -223,6 +223,9 @@ def verify_command(
 
         run = open_run(folder)
         say(f"run {escape(run.name)}: {len(run.info['files'])} files unchanged")
+        if unsealed := unsealed_files(run):
+            tell(f"  not sealed, of an earlier version: {', '.join(unsealed)}")
+        _tell_seal(folder / "run.json")
         return
     from export.artifact.folder import open_artifact, unlisted_files
 
@@ -233,11 +236,19 @@ def verify_command(
     unlisted = unlisted_files(artifact)
     if unlisted:
         tell(f"  not of the artifact: {', '.join(unlisted)}")
+    _tell_seal(folder / "manifest.json")
     if answers:
         from export.artifact.answers import verify_answers
 
         for line in verify_answers(artifact, precision):
             tell(line)
+
+
+def _tell_seal(document: Path) -> None:
+    """The digest that stands for the whole folder: compare it with what its maker published."""
+    from finetune.core.seal import sha256_file
+
+    say(f"seal of all files, SHA-256 of {document.name}: {sha256_file(document)}")
 
 
 def push_command(

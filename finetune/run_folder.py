@@ -9,19 +9,26 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from finetune.core.errors import FolderError
-from finetune.core.files import read_json, sha256_file, write_json, write_text
+from finetune.core.files import read_json, write_json, write_text
 from finetune.core.preparation import DEFAULT, FOLDED, Preparation, read_preparation
+from finetune.core.seal import list_files, seal_fault, seal_files
 from finetune.models.source import STAGE_FILES
-from finetune.recipes.files import check_recipe, dump_recipe
+from finetune.recipes.files import check_recipe, dump_recipe, read_yaml
+from finetune.recipes.methods import METHODS
 from finetune.recipes.speech import SpeechRecipe
 from finetune.recipes.text import FinetuneRecipe
 from finetune.tasks.registry import SPEECH, TEXT, recipe_kind
 
 SCHEMA = "kotune.run/1"
-HASHED = ("model", "data", "predictions", "recipe.yaml")
+DOCUMENTS = {
+    "run.json": SCHEMA,
+    "metrics.json": "kotune.metrics/1",
+    "data.json": "kotune.data/1",
+    "provenance.json": "kotune.provenance/1",
+}
+CLOSED = ("model", "data", "predictions")  # nothing lies there that is not in run.json's list
 SPLITS = ("train", "validation", "test")
 
 
@@ -79,18 +86,31 @@ def open_run(folder: Path | str, *, verify: bool = True) -> Run:
         )
     info = read_json(folder / "run.json", SCHEMA)
     if verify:
-        verify_files(folder, info["files"])
-    content = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
-    return Run(
-        folder=folder,
-        name=info["name"],
-        method=info["method"],
-        base=info["base"],
-        labels=tuple(info["labels"]),
-        max_length=info["max_length"],
-        recipe=check_recipe(recipe_kind(content), content, str(folder / "recipe.yaml")),
-        info=info,
-    )
+        verify_run(folder, info)
+    content = read_yaml(folder / "recipe.yaml")
+    try:
+        return Run(
+            folder=folder,
+            name=str(info["name"]),
+            method=_known_method(info["method"]),
+            base=dict(info["base"]),
+            labels=tuple(map(str, info["labels"])),
+            max_length=info["max_length"],
+            recipe=check_recipe(recipe_kind(content), content, str(folder / "recipe.yaml")),
+            info=info,
+        )
+    except (KeyError, TypeError, ValueError) as fault:
+        raise FolderError(
+            "run.json does not describe a run",
+            received=f"{folder}: {type(fault).__name__} {fault}",
+            next_step="train it again",
+        ) from fault
+
+
+def _known_method(name: object) -> str:
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r:.40}")
+    return str(name)
 
 
 def _tokenizer_habits(model: Path) -> dict[str, str]:
@@ -106,28 +126,24 @@ def _tokenizer_habits(model: Path) -> dict[str, str]:
     }
 
 
-def verify_files(folder: Path, hashes: dict[str, str]) -> None:
-    """Check each file against its SHA-256; raises FolderError naming the first that differs."""
-    for name, expected in hashes.items():
-        path = folder / name
-        if not path.is_file():
-            raise FolderError("a file of the folder is missing", received=path)
-        found = sha256_file(path)
-        if found != expected:
-            raise FolderError(
-                f"{path} was changed after it was written", received=found, allowed=expected
-            )
+def verify_run(folder: Path, info: dict[str, Any]) -> None:
+    """Hold every file against run.json's list; raises FolderError naming the first that differs."""
+    hashes = info.get("files")
+    names = {*(hashes if isinstance(hashes, dict) else ()), *list_files(folder, CLOSED)}
+    fault = seal_fault(folder, hashes, sorted(names, key=str))
+    if fault is None and isinstance(hashes, dict) and "recipe.yaml" not in hashes:
+        fault = "recipe.yaml stands without a hash: nobody vouches for it"
+    if fault:
+        raise FolderError(fault, received=folder / "run.json", next_step="train it again")
 
 
-def hash_files(folder: Path, parts: tuple[str, ...]) -> dict[str, str]:
-    """Relative name → SHA-256 of every file under the named parts of a folder."""
-    found = [
-        path
-        for part in parts
-        for path in ([folder / part] if (folder / part).is_file() else (folder / part).rglob("*"))
-        if path.is_file()
+def unsealed_files(run: Run) -> list[str]:
+    """Files that tell of a run and stand in no seal, as in runs of earlier versions."""
+    return [
+        name
+        for name in list(DOCUMENTS)[1:]
+        if (run.folder / name).exists() and name not in run.info["files"]
     ]
-    return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(found)}
 
 
 def write_rows(folder: Path, split: str, frame: pd.DataFrame) -> None:
@@ -165,30 +181,14 @@ def logits_of(frame: pd.DataFrame) -> np.ndarray:
 
 
 def read_document(run: Run, name: str) -> dict[str, Any]:
-    """A JSON document of the run (metrics.json, data.json, provenance.json)."""
-    return json.loads((run.folder / name).read_text("utf-8"))
+    """A JSON document of the run (metrics.json, data.json, provenance.json); FolderError."""
+    return read_json(run.folder / name, DOCUMENTS[name])
 
 
 def seal_run(folder: Path, recipe: FinetuneRecipe | SpeechRecipe, info: dict[str, Any]) -> None:
     """Write recipe.yaml, then run.json with every file's hash: from then on it is a run."""
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
-    write_json(folder / "run.json", SCHEMA, {**info, "files": hash_files(folder, HASHED)})
-
-
-def check_target(folder: Path, *, overwrite: bool) -> None:
-    """Refuse to replace a finished run unasked, and anything else ever; raises FolderError."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / "run.json").is_file():
-        raise FolderError(
-            "output is in use by something that is not a run", received=folder, next_step="output=…"
-        )
-    if not overwrite:
-        raise FolderError(
-            "this run exists already",
-            received=folder,
-            next_step="--overwrite, or another name=… or output=…",
-        )
+    write_json(folder / "run.json", SCHEMA, {**info, "files": seal_files(folder)})
 
 
 def _read_parquet(run: Run, part: str, split: str) -> pd.DataFrame:
@@ -199,4 +199,11 @@ def _read_parquet(run: Run, part: str, split: str) -> pd.DataFrame:
             received=run.folder,
             next_step="train it again; data/ may have been removed before it was given away",
         )
-    return pd.read_parquet(path)
+    try:
+        return pd.read_parquet(path)
+    except MemoryError:
+        raise
+    except Exception as fault:  # of pandas and of Arrow, which know no common one
+        raise FolderError(
+            f"{path.name} is no readable Parquet file", received=f"{path}: {fault}"
+        ) from fault

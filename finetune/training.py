@@ -88,12 +88,12 @@ def finetune(recipe: Recipe, *, overwrite: bool = False, report: Report = print)
         disk_errors(work / "steps"),
         publish_folder(target, workplace=work) as folder,
     ):
+        shutil.copytree(work / "tensorboard", folder / "tensorboard")
         task.write(job, built, Outcome.read(checkpoint, job.device), folder, report)
         sample = task.sample_answers(job, built)
         del built
         gc.collect()  # two models need not fit
         task.check_stored(job, folder, sample)
-        shutil.copytree(work / "tensorboard", folder / "tensorboard")
         announce_publication(work, folder, task.document)
     clear_work(target)
     report(f"{task.folder_kind} folder {target}")

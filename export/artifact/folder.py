@@ -14,6 +14,7 @@ from typing import Any
 from export.runtime.manifest import SCHEMA, ArtifactError, read_manifest, verify_files
 from finetune.core.errors import FolderError
 from finetune.core.files import publish_folder, read_json, sha256_file, write_json
+from finetune.core.seal import list_files
 
 MANIFEST = "manifest.json"
 FP32_FILE = "onnx/model.onnx"  # the name transformers.js and Optimum look for
@@ -88,12 +89,9 @@ def write_draft(folder: Path, content: dict[str, Any]) -> None:
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Write manifest.json with the SHA-256 of every other file of the folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    hashes = {
-        path.relative_to(folder).as_posix(): sha256_file(path)
-        for path in files
-        if path.name != MANIFEST and SCRATCH not in path.relative_to(folder).parts
-    }
+    names = [name for name in list_files(folder) if name != MANIFEST]
+    kept = [name for name in names if not name.startswith(f"{SCRATCH}/")]
+    hashes = {name: sha256_file(folder / name) for name in kept}
     write_json(folder / MANIFEST, SCHEMA, {**content, "sha256": hashes})
 
 

@@ -50,6 +50,7 @@ class Bundle:
 TEXT = Bundle(
     HEADER,
     (
+        "finetune/core/seal",
         "export/runtime/manifest",
         "export/runtime/arithmetic",
         "finetune/core/preparation",
@@ -73,6 +74,7 @@ SPEECH = Bundle(
         "finetune/data/audio",
         "finetune/tasks/speech/ctc",
         "finetune/tasks/speech/transcription",
+        "finetune/core/seal",
         "export/runtime/manifest",
         "export/runtime/arithmetic",
         "finetune/core/cpu_flags",

@@ -5,26 +5,26 @@ Shipped inside ``predict.py``, so it imports the standard library only.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from finetune.core.seal import list_files, name_fault, seal_fault
+
 SCHEMA = "kotune.artifact/1"
-MANIFEST_KEYS = (
-    "name",
-    "method",
-    "status",
-    "labels",
-    "max_length",
-    "pad_token_id",
-    "files",
-    "sha256",
-)
+MANIFEST_KEYS = {
+    "name": str,
+    "method": str,
+    "status": str,
+    "labels": list,
+    "max_length": int | None,
+    "pad_token_id": int | None,
+    "files": dict,
+    "sha256": dict,
+}
 PREFERENCE = {"cpu": ("int8", "fp32"), "cuda": ("fp16", "fp32")}
 BATCH_TOKENS = {  # padded tokens a batch: activations that stay in a core's cache, or fill a GPU
     "cpu": 512,
@@ -46,7 +46,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The artifact's manifest; raises ArtifactError where there is none of this schema."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, RecursionError) as fault:
         raise ArtifactError(f"{folder} is no artifact: manifest.json: {fault}") from fault
     found = manifest.get("schema") if isinstance(manifest, dict) else None
     if found != SCHEMA:
@@ -54,27 +54,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     missing = [key for key in MANIFEST_KEYS if key not in manifest]
     if missing:
         raise ArtifactError(f"{folder}/manifest.json lacks {', '.join(missing)}")
+    for key, kind in MANIFEST_KEYS.items():
+        if not isinstance(manifest[key], kind) or isinstance(manifest[key], bool):
+            raise ArtifactError(
+                f"{folder}/manifest.json: {key} is {type(manifest[key]).__name__}, not {kind}"
+            )
+    for name, entry in manifest["files"].items():
+        path = entry.get("path") if isinstance(entry, dict) else None
+        if fault := name_fault(folder, path):
+            raise ArtifactError(f"{folder}/manifest.json: the file of {name}: {fault}")
     return manifest
 
 
-def verify_files(
-    folder: Path, manifest: dict[str, Any], only: tuple[str, ...] | None = None
-) -> None:
+def verify_files(folder: Path, manifest: dict[str, Any]) -> None:
     """Compare SHA-256 sums with the manifest's; raises ArtifactError naming the changed file.
 
-    ``only`` limits it to these files and their external data (``model.onnx_data``). Of ``answers/``
-    all may be absent.
+    Of ``answers/`` all may be absent. What is opened, or lies beside it, has to be in the list.
     """
-    names = [name for name in manifest["sha256"] if only is None or name.startswith(only)]
+    names = {*manifest["sha256"], *_opened(folder, manifest)}
     if not (folder / ANSWERS).exists():
-        names = [name for name in names if not name.startswith(f"{ANSWERS}/")]
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # hashing lets go of the GIL
-        found = list(pool.map(lambda name: _sha256(folder / name), names))
-    for name, digest in zip(names, found, strict=True):
-        if digest is None:
-            raise ArtifactError(f"{folder / name} is missing or unreadable")
-        if digest != manifest["sha256"][name]:
-            raise ArtifactError(f"{folder / name} was changed: its SHA-256 is not the manifest's")
+        names = {name for name in names if not str(name).startswith(f"{ANSWERS}/")}
+    _verify_names(folder, manifest, names)
 
 
 def verify_opened(
@@ -88,10 +88,27 @@ def verify_opened(
 
     Raises ArtifactError naming the changed file.
     """
-    if not verify:
-        return
-    parts = manifest["files"][precision]["path"].removesuffix("xml")  # .bin stands beside .xml
-    verify_files(folder, manifest, (*beside, parts) if verify == "read" else None)
+    if verify == "read":
+        path = manifest["files"][precision]["path"]
+        parts = path.removesuffix("xml")  # .bin stands beside .xml, .onnx_data beside .onnx
+        near = {name for name in _opened(folder, manifest) if name.startswith(parts)}
+        there = {name for name in beside if (folder / name).exists()}
+        _verify_names(folder, manifest, {path, *near, *there})
+    elif verify:
+        verify_files(folder, manifest)
+        _verify_names(folder, manifest, {name for name in beside if (folder / name).exists()})
+
+
+def _opened(folder: Path, manifest: dict[str, Any]) -> set[str]:
+    """Model files, and whatever lies in their folders: a graph may read its weights from there."""
+    paths = {entry["path"] for entry in manifest["files"].values()}
+    places = {path.rpartition("/")[0] for path in paths} - {""}
+    return paths | set(list_files(folder, places))
+
+
+def _verify_names(folder: Path, manifest: dict[str, Any], names: Iterable[str]) -> None:
+    if fault := seal_fault(folder, manifest["sha256"], sorted(names, key=str)):
+        raise ArtifactError(fault)
 
 
 def choose_precision(manifest: dict[str, Any], wanted: str | None, provider: str) -> str:
@@ -121,14 +138,3 @@ def choose_precision(manifest: dict[str, Any], wanted: str | None, provider: str
 def can_open(entry: dict[str, Any]) -> bool:
     """Whether the package that a file needs is installed."""
     return not entry["path"].endswith(".xml") or find_spec("openvino") is not None
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        digest, buffer = hashlib.sha256(), bytearray(1 << 20)
-        with path.open("rb", buffering=0) as stream:
-            while count := stream.readinto(buffer):
-                digest.update(memoryview(buffer)[:count])
-        return digest.hexdigest()
-    except OSError:
-        return None

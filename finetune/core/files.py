@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import FolderError
+from finetune.core.seal import sha256_file
+
+__all__ = ["publish_folder", "read_json", "sha256_file", "write_json", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -40,7 +42,7 @@ def read_json(path: Path, schema: str | Sequence[str]) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as fault:
         raise FolderError(f"{path.name} is missing", received=path.parent) from fault
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, RecursionError) as fault:
         raise FolderError(f"{path} is not readable JSON", received=fault) from fault
     found = content.get("schema") if isinstance(content, dict) else None
     known = (schema,) if isinstance(schema, str) else tuple(schema)
@@ -49,12 +51,6 @@ def read_json(path: Path, schema: str | Sequence[str]) -> dict[str, Any]:
             f"{path} is of another kind or version", received=found, allowed=", ".join(known)
         )
     return content
-
-
-def sha256_file(path: Path) -> str:
-    """The file's SHA-256, hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

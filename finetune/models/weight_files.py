@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import ModelError
+from finetune.core.seal import is_inside
 
 WHOLE, INDEX, ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
 LFS_POINTER = b"version https://git-lfs"
@@ -52,17 +53,6 @@ def weight_paths(folder: Path, source: str) -> list[Path]:
                 next_step="copy the file into the folder, in place of the link",
             )
     return paths
-
-
-def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a file, links followed, lies in its folder, or in the blobs of a hub cache's."""
-    place, home = path.resolve(), folder.resolve()
-    homes = [home]
-    if (
-        home.parent.name == "snapshots"
-    ):  # models--owner--name/snapshots/COMMIT, links to ../../blobs
-        homes.append(home.parent.parent / "blobs")
-    return any(place.is_relative_to(one) for one in homes)
 
 
 def check_settings_files(folder: Path, source: str) -> None:

@@ -272,8 +272,8 @@ def test_agreement_is_a_share_of_rows() -> None:
 
 
 def _seal_again(run: Path) -> None:
-    from finetune.run_folder import HASHED, hash_files
+    from finetune.core.seal import seal_files
 
     info = json.loads((run / "run.json").read_text("utf-8"))
-    info["files"] = hash_files(run, HASHED)
+    info["files"] = {name: one for name, one in seal_files(run).items() if name != "run.json"}
     (run / "run.json").write_text(json.dumps(info), encoding="utf-8")
