@@ -136,10 +136,10 @@ def load(
     """
     from export.runtime import OnnxClassifier, OnnxTranscriber
     from export.runtime.manifest import read_manifest
-    from finetune.tasks.registry import SPEECH, TEXT
+    from finetune.tasks.registry import SPEECH
 
     folder = _folder_of(artifact)
-    task = read_manifest(folder).get("task", TEXT)
+    task = read_manifest(folder).task
     opened = OnnxTranscriber if task == SPEECH else OnnxClassifier
     return opened(folder, precision, **options)
 

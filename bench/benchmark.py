@@ -133,15 +133,15 @@ def describe_benchmark(
 ) -> dict[str, Any]:
     """Everything of results.json that is known without measuring."""
     environment = collect_provenance(settings.seed)
-    environment["command"] = plain_command(environment["command"])
+    command = plain_command(environment.command)
     notes = [*([settings.note] if settings.note else []), *task.notes(contenders, rows)]
     return {
         "name": name,
         "task": task.name,
-        "created": environment["created"],
-        "commands": commands_of(contenders, environment["command"]),
+        "created": environment.created,
+        "commands": commands_of(contenders, command),
         "note": " ".join(notes) or None,
-        "environment": environment,
+        "environment": {**environment.as_dict(), "command": command},
         **task.describe_rows(contenders, rows),
         "curves": training_curves(contenders),
         "ladders": artifact_ladders(contenders),

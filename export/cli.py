@@ -97,8 +97,8 @@ def export_command(
             report=lambda line: say(escape(line)),
         )
     sizes = ", ".join(
-        f"{precision} {entry['bytes'] / 1e6:.1f} MB"
-        for precision, entry in artifact.manifest["files"].items()
+        f"{precision} {entry.bytes / 1e6:.1f} MB"
+        for precision, entry in artifact.manifest.files.items()
     )
     say(f"[bold]{escape(str(artifact.folder))}[/]  {sizes}")
 
@@ -222,7 +222,7 @@ def verify_command(
             )
 
         run = open_run(folder)
-        say(f"run {escape(run.name)}: {len(run.info['files'])} files unchanged")
+        say(f"run {escape(run.name)}: {len(run.info.files)} files unchanged")
         if unsealed := unsealed_files(run):
             tell(f"  not sealed, of an earlier version: {', '.join(unsealed)}")
         _tell_seal(folder / "run.json")
@@ -230,7 +230,7 @@ def verify_command(
     from export.artifact.folder import open_artifact, unlisted_files
 
     artifact = open_artifact(folder)
-    count = len(artifact.manifest["sha256"])
+    count = len(artifact.manifest.sha256)
     verdict = "passed" if artifact.status == "passed" else "FAILED"
     say(f"artifact {escape(artifact.name)}: {count} files unchanged, export checks {verdict}")
     unlisted = unlisted_files(artifact)

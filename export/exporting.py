@@ -12,16 +12,14 @@ from export.artifact.answers import keep_answers
 from export.artifact.card import write_card
 from export.artifact.folder import (
     FP32_FILE,
-    SCRATCH,
     Artifact,
     building_folder,
     check_target,
     failed_target,
     open_artifact,
     publish_artifact,
-    write_draft,
-    write_manifest,
 )
+from export.artifact.manifest import SCRATCH, Draft, write_manifest
 from export.artifact.origin import describe_origin, tell_language
 from export.checks.ladder import Kind, Ladder
 from export.graph.files import model_bytes
@@ -111,28 +109,28 @@ def _build(task: Task, settings: Section, ladder: Ladder, folder: Path) -> None:
     gc.collect()  # adapters hold their model in cycles, and two large ones need not fit
     exported = task.export_merged(ladder, folder)
     gc.collect()
-    manifest = _describe(task, settings, exported.facts, folder)
-    files = manifest["files"]
-
-    files["fp32"] = {"path": FP32_FILE, "arithmetic": "fp32", "checked_in": "fp32"}
-    write_draft(folder, manifest)
+    draft = Draft(folder, _describe(task, settings, exported.facts, folder))
+    draft.files["fp32"] = {"path": FP32_FILE, "arithmetic": "fp32", "checked_in": "fp32"}
+    draft.write()
     task.climb_fp32(ladder, folder, "onnx-fp32", "merged")
-    climb = partial(_climb_file, task, ladder, folder, manifest)
-    fused, parent = _fuse(folder, manifest, ladder.report, exported, climb)
+    climb = partial(_climb_file, task, ladder, draft)
+    fused, parent = _fuse(draft, ladder.report, exported, climb)
 
-    workshop = _open_workshop(task, settings, exported, folder, manifest, fused)
+    workshop = _open_workshop(task, settings, exported, draft, fused)
     made = _choose_files(task, settings, workshop, ladder)
     keep_files(workshop, made, partial(climb, provider=settings.device), parent)
-    write_draft(folder, manifest)
-    measure = partial(task.measure_stability, folder, manifest)
+    draft.write()
+    measure = partial(task.measure_stability, folder, draft.opened)
     measure_all_stability(workshop, ladder, measure, task.max_unstable)
-    files.pop("fused", None)
-    for entry in files.values():
+    draft.files.pop("fused", None)
+    for entry in draft.files.values():
         entry["bytes"] = model_bytes(folder / entry["path"])
-    keep_answers(task, folder, manifest, settings.device)
-    manifest["status"] = "failed" if ladder.failures else "passed"
-    manifest["ladder"] = [step.as_dict() for step in ladder.steps]
-    manifest["notes"] = ladder.notes
+    keep_answers(task, draft, settings.device)
+    manifest = draft.record(
+        status="failed" if ladder.failures else "passed",
+        ladder=[step.as_dict() for step in ladder.steps],
+        notes=ladder.notes,
+    )
     write_predict(folder, task.bundle)
     write_card(folder, manifest, task.card)
     write_manifest(folder, manifest)
@@ -149,27 +147,25 @@ def _choose_files(task: Task, settings: Section, workshop: Workshop, ladder: Lad
 def _climb_file(
     task: Task,
     ladder: Ladder,
-    folder: Path,
-    manifest: dict[str, Any],
+    draft: Draft,
     precision: str,
     step: tuple[str, Kind, str],
     provider: str = "cpu",
 ) -> None:
     """Climb one step, (name, kind, step before), with the shipped runtime."""
-    write_draft(folder, manifest)
+    draft.write()
     name, kind, before = step
-    runtime = task.open_runtime(folder, precision, provider=provider)
-    manifest["files"][precision]["checked_in"] = runtime.executed
+    runtime = task.open_runtime(draft.folder, precision, provider=provider)
+    draft.files[precision]["checked_in"] = runtime.executed
     answers = task.answer(runtime, ladder.checks.rows)
     made_up = [edge.row for edge in ladder.checks.edges]
     edges = task.answer(runtime, made_up, alone=kind == "quantized")  # none may move another
-    again = partial(task.run_file, folder, precision, provider=provider)
+    again = partial(task.run_file, draft.folder, precision, provider=provider)
     ladder.climb(name, kind, answers, before, edges=edges, again=again)
 
 
 def _fuse(
-    folder: Path,
-    manifest: dict[str, Any],
+    draft: Draft,
     report: Callable[[str], None],
     exported: Exported,
     climb: Callable[[str, tuple[str, Kind, str]], None],
@@ -179,21 +175,21 @@ def _fuse(
 
     if not exported.heads:
         return None, "onnx-fp32"
-    fused, files = folder / FUSED_FILE, manifest["files"]
-    files["fused"] = {"path": FUSED_FILE}
+    fused = draft.folder / FUSED_FILE
+    draft.files["fused"] = {"path": FUSED_FILE}
     reason = "the patterns do not match"
     try:
         count = fuse_graph(
-            folder / FP32_FILE, fused, heads=exported.heads, hidden_size=exported.hidden_size
+            draft.folder / FP32_FILE, fused, heads=exported.heads, hidden_size=exported.hidden_size
         )
         if count:
             climb("fused", ("onnx-fused", "float", "onnx-fp32"))
     except Exception as fault:  # of the library's patterns, or of a fused operator when it runs
         count, reason = 0, f"{type(fault).__name__}: {' '.join(str(fault).split())[:200]}"
-    manifest["fused_attentions"] = count
+    draft.facts["fused_attentions"] = count
     if count:
         return fused, "onnx-fused"
-    files.pop("fused")
+    draft.files.pop("fused")
     report(f"attention could not be fused ({reason}); int8 is made from the plain graph")
     return None, "onnx-fp32"
 
@@ -202,20 +198,18 @@ def _open_workshop(
     task: Task,
     settings: Section,
     exported: Exported,
-    folder: Path,
-    manifest: dict[str, Any],
+    draft: Draft,
     fused: Path | None,
 ) -> Workshop:
     return Workshop(
-        folder=folder,
-        manifest=manifest,
+        draft=draft,
         head_modules=exported.head_modules,
         heads=exported.heads,
         hidden_size=exported.hidden_size,
-        plain=folder / FP32_FILE,
+        plain=draft.folder / FP32_FILE,
         fused=fused,
-        make_feeds=partial(task.make_feeds, folder, manifest),
-        run_file=partial(task.run_file, folder, provider=settings.device),
+        make_feeds=partial(task.make_feeds, draft.folder, draft.opened),
+        run_file=partial(task.run_file, draft.folder, provider=settings.device),
         smooth_alpha=settings.smooth_alpha,
         int8_embeddings=getattr(settings, "int8_embeddings", False),
         device=settings.device,
@@ -231,7 +225,7 @@ def _describe(task: Task, settings: Section, facts: dict[str, Any], folder: Path
         "task": task.name,
         "status": "building",
         "method": run.method,
-        "base": run.base,
+        "base": run.base.as_dict(),
         "labels": list(run.labels),
         "max_length": run.max_length,
         "language": tell_language(settings.language, task.texts),
@@ -240,8 +234,6 @@ def _describe(task: Task, settings: Section, facts: dict[str, Any], folder: Path
         **describe_origin(
             run, folder / task.vocabulary_file, task.trained_metrics, settings.license
         ),
-        "files": {},
         "settings": settings.model_dump(mode="json"),
-        "ladder": [],
-        "provenance": collect_provenance(run.recipe.seed),
+        "provenance": collect_provenance(run.recipe.seed).as_dict(),
     }

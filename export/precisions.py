@@ -72,7 +72,7 @@ def keep_files(workshop: Workshop, made: Sequence[Made], check: Check, parent: s
             facts = build_candidate(candidate, workshop, target)
         else:
             _move_model(source, target)
-        workshop.manifest["files"][key] = {"path": file, **facts}
+        workshop.draft.files[key] = {"path": file, **facts}
         kind = kind_of(candidate.precision)
         fused = candidate.graph == "fused"
         name = key if key.startswith("openvino") else f"onnx-{key}"
@@ -86,7 +86,7 @@ def _check_rounded(workshop: Workshop, key: str, target: Path, check: Check) -> 
 
     The entry says what was executed: the file itself in ``executed_in``, and this beside it.
     """
-    files = workshop.manifest["files"]
+    files = workshop.draft.files
     if workshop.device != "cpu":
         files[key]["executed_in"] = f"float16 on {workshop.device}"
         return
@@ -105,26 +105,26 @@ def _check_rounded(workshop: Workshop, key: str, target: Path, check: Check) -> 
 def measure_all_stability(
     workshop: Workshop,
     ladder: Ladder,
-    measure: Callable[[str, dict[str, Any]], Stability],
+    measure: Callable[[str], Stability],
     limit: float,
 ) -> None:
     """Measure every quantised CPU file's stability; what crosses the limit fails the ladder.
 
-    ``measure`` takes a file's key and entry of the manifest; ``limit`` is a share.
+    ``measure`` takes a file's key in the manifest; ``limit`` is a share.
     """
     found = {}
     keys = {FILES[precision][0] for precision in QUANTIZED}
-    for key, entry in workshop.manifest["files"].items():
+    for key in workshop.draft.files:
         if key not in keys or workshop.device != "cpu":
             continue
-        measured = measure(key, entry)
+        measured = measure(key)
         found[key] = measured.figures
         told = f"{measured.unstable} of {measured.of} {measured.what} depend on batch or padding"
         drift = measured.figures["largest_logit_difference"]
         ladder.report(f"stability {key}: {told}, largest logit difference {drift:.1e}")
         if measured.unstable > limit * measured.of:
             ladder.fail(f"stability-{key}", f"{told}, allowed {limit:.1%}")
-    workshop.manifest["stability"] = found
+    workshop.draft.facts["stability"] = found
 
 
 def search_files(
@@ -137,14 +137,14 @@ def search_files(
     """Run the search on the ladder's rows and store its table and winner; the files to keep."""
     search = Search(workshop, ladder, timing, sensitivity_rows)
     kept = search.run(precisions or ALL)
-    workshop.manifest["search"] = {
+    workshop.draft.facts["search"] = {
         "device": workshop.device,
         ladder.checks.loss_key: ladder.checks.allowed_loss,
         "rows": len(ladder.checks.rows),
         "instruction_set": workshop.instruction_set.name,
         "tried": search.table(kept),
     }
-    workshop.manifest["preferred"] = {workshop.device: FILES[kept[0].candidate.precision][0]}
+    workshop.draft.facts["preferred"] = {workshop.device: FILES[kept[0].candidate.precision][0]}
     return [
         (trial.candidate, trial.path, trial.facts)
         for trial in kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from finetune.core.documents import read_document, write_document
 from finetune.core.errors import FolderError
-from finetune.core.files import read_json, write_json, write_text
+from finetune.core.files import write_text
 from finetune.core.preparation import DEFAULT, FOLDED, Preparation, read_preparation
+from finetune.core.provenance import PROVENANCE_SCHEMA, Provenance
 from finetune.core.seal import list_files, seal_fault, seal_files
+from finetune.data.summary import DATA_SCHEMA, DataSummary
 from finetune.models.source import STAGE_FILES
 from finetune.recipes.files import check_recipe, dump_recipe, read_yaml
 from finetune.recipes.methods import METHODS
 from finetune.recipes.speech import SpeechRecipe
 from finetune.recipes.text import FinetuneRecipe
-from finetune.tasks.registry import SPEECH, TEXT, recipe_kind
+from finetune.run_records import METRICS_SCHEMA, RUN_SCHEMA, BaseRecord, RunMetrics, RunRecord
+from finetune.tasks.registry import SPEECH, recipe_kind
 
-SCHEMA = "kotune.run/1"
-DOCUMENTS = {
-    "run.json": SCHEMA,
-    "metrics.json": "kotune.metrics/1",
-    "data.json": "kotune.data/1",
-    "provenance.json": "kotune.provenance/1",
-}
+DOCUMENTS = ("run.json", "metrics.json", "data.json", "provenance.json")
 CLOSED = ("model", "data", "predictions")  # nothing lies there that is not in run.json's list
 SPLITS = ("train", "validation", "test")
 
@@ -37,18 +36,38 @@ class Run:
     """A finished run on disk; ``info`` is the whole of run.json."""
 
     folder: Path
-    name: str
-    method: str
-    base: dict[str, Any]
-    labels: tuple[str, ...]
-    max_length: int | None
     recipe: FinetuneRecipe | SpeechRecipe
-    info: dict[str, Any]
+    info: RunRecord
+
+    @property
+    def name(self) -> str:
+        """What the recipe calls the run."""
+        return self.info.name
+
+    @property
+    def method(self) -> str:
+        """What was trained: full, lora, …"""
+        return self.info.method
+
+    @property
+    def base(self) -> BaseRecord:
+        """The base model, as it was found when the run was trained."""
+        return self.info.base
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, or the characters of a transcript; index = class id."""
+        return self.info.labels
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens of a text at most; None of speech."""
+        return self.info.max_length
 
     @property
     def task(self) -> str:
         """``text-classification`` or ``speech-recognition``, whose labels are characters."""
-        return self.info.get("task", TEXT)
+        return self.info.task
 
     @property
     def preparation(self) -> Preparation:
@@ -58,8 +77,8 @@ class Run:
         reader had folded, cut where their tokenizer cuts.
         """
         try:
-            if "preparation" in self.info:
-                return read_preparation(self.info["preparation"], DEFAULT)
+            if "preparation" in self.info.model_fields_set:
+                return read_preparation(self.info.preparation, DEFAULT)
             return replace(FOLDED, **_tokenizer_habits(self.folder / "model"))
         except ValueError as fault:
             raise FolderError(
@@ -84,33 +103,19 @@ def open_run(folder: Path | str, *, verify: bool = True) -> Run:
             received=folder,
             next_step="kotune finetune RECIPE makes one",
         )
-    info = read_json(folder / "run.json", SCHEMA)
+    info = read_document(folder / "run.json", RunRecord, RUN_SCHEMA)
     if verify:
-        verify_run(folder, info)
-    content = read_yaml(folder / "recipe.yaml")
-    try:
-        return Run(
-            folder=folder,
-            name=str(info["name"]),
-            method=_known_method(info["method"]),
-            base=dict(info["base"]),
-            labels=tuple(map(str, info["labels"])),
-            max_length=info["max_length"],
-            recipe=check_recipe(recipe_kind(content), content, str(folder / "recipe.yaml")),
-            info=info,
-        )
-    except (KeyError, TypeError, ValueError) as fault:
+        verify_run(folder, info.files)
+    if info.method not in METHODS:
         raise FolderError(
-            "run.json does not describe a run",
-            received=f"{folder}: {type(fault).__name__} {fault}",
-            next_step="train it again",
-        ) from fault
-
-
-def _known_method(name: object) -> str:
-    if name not in METHODS:
-        raise ValueError(f"unknown method {name!r:.40}")
-    return str(name)
+            "run.json names a method that this kotune does not have",
+            received=f"method: {info.method!r:.40}",
+            allowed=", ".join(METHODS),
+            next_step="the kotune or the plugin that trained it",
+        )
+    content = read_yaml(folder / "recipe.yaml")
+    recipe = check_recipe(recipe_kind(content), content, str(folder / "recipe.yaml"))
+    return Run(folder, recipe, info)
 
 
 def _tokenizer_habits(model: Path) -> dict[str, str]:
@@ -126,12 +131,11 @@ def _tokenizer_habits(model: Path) -> dict[str, str]:
     }
 
 
-def verify_run(folder: Path, info: dict[str, Any]) -> None:
+def verify_run(folder: Path, hashes: dict[str, str]) -> None:
     """Hold every file against run.json's list; raises FolderError naming the first that differs."""
-    hashes = info.get("files")
-    names = {*(hashes if isinstance(hashes, dict) else ()), *list_files(folder, CLOSED)}
+    names = {*hashes, *list_files(folder, CLOSED)}
     fault = seal_fault(folder, hashes, sorted(names, key=str))
-    if fault is None and isinstance(hashes, dict) and "recipe.yaml" not in hashes:
+    if fault is None and "recipe.yaml" not in hashes:
         fault = "recipe.yaml stands without a hash: nobody vouches for it"
     if fault:
         raise FolderError(fault, received=folder / "run.json", next_step="train it again")
@@ -141,8 +145,8 @@ def unsealed_files(run: Run) -> list[str]:
     """Files that tell of a run and stand in no seal, as in runs of earlier versions."""
     return [
         name
-        for name in list(DOCUMENTS)[1:]
-        if (run.folder / name).exists() and name not in run.info["files"]
+        for name in DOCUMENTS[1:]
+        if (run.folder / name).exists() and name not in run.info.files
     ]
 
 
@@ -180,15 +184,29 @@ def logits_of(frame: pd.DataFrame) -> np.ndarray:
     return frame[columns].to_numpy(dtype=np.float32)
 
 
-def read_document(run: Run, name: str) -> dict[str, Any]:
-    """A JSON document of the run (metrics.json, data.json, provenance.json); FolderError."""
-    return read_json(run.folder / name, DOCUMENTS[name])
+def read_metrics(run: Run) -> RunMetrics:
+    """The run's metrics.json; raises FolderError."""
+    return read_document(run.folder / "metrics.json", RunMetrics, METRICS_SCHEMA)
 
 
-def seal_run(folder: Path, recipe: FinetuneRecipe | SpeechRecipe, info: dict[str, Any]) -> None:
-    """Write recipe.yaml, then run.json with every file's hash: from then on it is a run."""
+def read_data(run: Run) -> DataSummary:
+    """The run's data.json; raises FolderError."""
+    return read_document(run.folder / "data.json", DataSummary, DATA_SCHEMA)
+
+
+def read_provenance(run: Run) -> Provenance:
+    """The run's provenance.json; raises FolderError."""
+    return read_document(run.folder / "provenance.json", Provenance, PROVENANCE_SCHEMA)
+
+
+def seal_run(folder: Path, recipe: FinetuneRecipe | SpeechRecipe, info: Mapping[str, Any]) -> None:
+    """Write recipe.yaml, then run.json with every file's hash: from then on it is a run.
+
+    ``info`` is what RunRecord has but the hashes.
+    """
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
-    write_json(folder / "run.json", SCHEMA, {**info, "files": seal_files(folder)})
+    record = RunRecord.model_validate({**info, "files": seal_files(folder)})
+    write_document(folder / "run.json", RUN_SCHEMA, record)
 
 
 def _read_parquet(run: Run, part: str, split: str) -> pd.DataFrame:

@@ -30,7 +30,7 @@ STOREYS = {
         "models",
         "adapters",
         "loop",
-        "run_folder",
+        "run_folder run_records",
         "checks",
         "tasks",
         "training",

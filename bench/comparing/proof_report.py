@@ -29,10 +29,8 @@ class Repetition:
 
 def proof_page(title: str, threads: int, table: Iterable[str], sentences: Sequence[str]) -> str:
     """Markdown for docs/results."""
-    environment = collect_provenance()
-    environment["command"] = plain_command(
-        shlex.join(["python", "-m", "bench.comparing.proof", *sys.argv[1:]])
-    )
+    command = plain_command(shlex.join(["python", "-m", "bench.comparing.proof", *sys.argv[1:]]))
+    environment = {**collect_provenance().as_dict(), "command": command}
     content = {"name": title, "environment": environment, "threads": threads, "note": None}
     lines = [*facts_lines(content), *table, "", " ".join(sentences)]
     return "\n".join(lines)

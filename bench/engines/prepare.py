@@ -119,9 +119,9 @@ def run_bytes(run: Run) -> int:
     own = weights_bytes(run.folder / "model")
     if run.method == "full":
         return own
-    told, counted = run.base, run.info["parameters"]
+    told, counted = run.base, run.info.parameters
     on_disk = 0
-    if told["revision"] is None and not told["random_weights"]:  # not from the hub: a folder
+    if told.revision is None and not told.random_weights:  # not from the hub: a folder
         with contextlib.suppress(KotuneError):  # its worker will say so
-            on_disk = weights_bytes(Path(resolve_base(told["source"]).location))
-    return own + (on_disk or 4 * (counted["total"] - counted["trainable"]))
+            on_disk = weights_bytes(Path(resolve_base(told.source).location))
+    return own + (on_disk or 4 * (counted.total - counted.trainable))

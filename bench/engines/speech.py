@@ -86,7 +86,7 @@ def _load_merged(variant: dict[str, Any], threads: int) -> tuple[Any, Any]:
     cut = (CHUNK_S, STRIDE_S)
     if variant["run"] is not None:
         info = open_run(variant["run"], verify=False).info
-        cut = (info["chunk_s"], info["stride_s"])
+        cut = (info.chunk_s, info.stride_s)
     base = resolve_base(variant["folder"])
     frames = TorchFrames(load_wav2vec2(base), variant["device"], variant["precision"])
     return frames, read_model_settings(base, *cut)

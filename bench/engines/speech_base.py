@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.variants.speech import CONV
-from export.artifact.folder import FP32_FILE, write_draft
+from export.artifact.folder import FP32_FILE
+from export.artifact.manifest import Draft
 from export.graph.files import model_bytes
 from export.graph.quiet import quiet_libraries
 from export.precisions import asked_files, keep_files
 from export.quantization.calibration import read_feeds
 from export.quantization.candidates import FILES
 from export.quantization.workshop import Workshop
-from export.runtime.manifest import SCHEMA
+from export.runtime.manifest import SCHEMA, read_manifest
 from export.runtime.processor import host_instruction_set
 from export.tasks.speech import CONVOLUTIONS, HEAD
 from finetune.core.files import read_json
@@ -64,41 +65,40 @@ def make_base_model(target: Path, run: Path, files: Sequence[str], seed: int = 0
         Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(place)
     model.config.save_pretrained(artifact)
     export_speech_onnx(model, artifact / FP32_FILE, opset=OPSET)
-    manifest = {**MANIFEST, "files": {"fp32": {"path": FP32_FILE}}}
+    draft = Draft(artifact, dict(MANIFEST), {"fp32": {"path": FP32_FILE}})
     recordings = read_rows(open_run(run, verify=False), "validation")["audio"].tolist()
-    _quantize_base(artifact, manifest, files, recordings[:CALIBRATION_ROWS])
-    write_draft(artifact, manifest)
+    _quantize_base(draft, files, recordings[:CALIBRATION_ROWS])
+    draft.write()
     if CONV in files:
         add_convolutions(artifact)
-    written = read_json(artifact / "manifest.json", SCHEMA)["files"]
-    sizes = {key: model_bytes(artifact / entry["path"]) for key, entry in written.items()}
+    written = read_manifest(artifact).files
+    sizes = {key: model_bytes(artifact / entry.path) for key, entry in written.items()}
     return {"model": (folder / "model.safetensors").stat().st_size, **sizes}
 
 
 def add_convolutions(artifact: Path) -> int:
     """Add an artifact's fp32 graph with int8 convolutions to its folder; the graph's bytes."""
-    manifest = read_json(artifact / "manifest.json", SCHEMA)
-    graph = artifact / CONV_FILE
-    quantize_convolutions(artifact / manifest["files"]["fp32"]["path"], graph)
-    manifest["files"][CONV] = {"path": CONV_FILE}
-    write_draft(artifact, {key: value for key, value in manifest.items() if key != "schema"})
+    content = read_json(artifact / "manifest.json", SCHEMA)
+    facts = {key: value for key, value in content.items() if key not in ("schema", "files")}
+    draft, graph = Draft(artifact, facts, content["files"]), artifact / CONV_FILE
+    quantize_convolutions(artifact / draft.opened.files["fp32"].path, graph)
+    draft.files[CONV] = {"path": CONV_FILE}
+    draft.write()
     return model_bytes(graph)
 
 
 def _quantize_base(
-    artifact: Path,
-    manifest: dict[str, Any],
+    draft: Draft,
     precisions: Sequence[str],
     recordings: Sequence[AudioSource],
 ) -> None:
     """Make the files beside fp32 with the export's own hands; there is nothing to balance."""
-    settings = read_speech_settings(artifact, CALIBRATED_S, 0)
+    settings = read_speech_settings(draft.folder, CALIBRATED_S, 0)
     names = {key: precision for precision, (key, _) in FILES.items()}
     workshop = Workshop(
-        folder=artifact,
-        manifest=manifest,
+        draft=draft,
         head_modules=HEAD,
-        plain=artifact / FP32_FILE,
+        plain=draft.folder / FP32_FILE,
         make_feeds=partial(read_feeds, recordings, settings, ["input_values"]),
         run_file=_runs_nothing,
         smooth_alpha=0,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -196,7 +195,7 @@ def _open_optimum(folder: Path, precision: str, device: str, threads: int) -> tu
 
     artifact = open_artifact(folder, verify=False)
     file = artifact.path(precision)
-    options = session_options(threads, artifact.manifest["files"][precision])
+    options = session_options(threads, artifact.manifest.files[precision])
     model = ORTModelForSequenceClassification.from_pretrained(
         artifact.folder,
         subfolder=file.parent.name,
@@ -274,7 +273,7 @@ def _load_onnx(variant: dict[str, Any], threads: int) -> Engine:
         return classifier.logits(texts, batch_tokens=batch_tokens).argmax(axis=1).tolist()
 
     def answer_batch(texts: Sequence[str]) -> list[int]:
-        whole = len(texts) * classifier.manifest["max_length"]
+        whole = len(texts) * classifier.manifest.max_length
         return classifier.logits(texts, batch_tokens=whole).argmax(axis=1).tolist()
 
     def count_tokens(text: str) -> int:
@@ -342,11 +341,15 @@ def write_half(source: Path, target: Path, options: dict[str, Any]) -> dict[str,
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
+    from export.artifact.manifest import MANIFEST, Draft
     from export.graph.validity import finish_graph
-    from finetune.core.files import write_text
+    from export.runtime.manifest import SCHEMA
+    from finetune.core.files import read_json
 
-    manifest = json.loads((source / "manifest.json").read_text("utf-8"))
-    model = onnx.load(str(source / manifest["files"]["fp32"]["path"]))
+    content = read_json(source / MANIFEST, SCHEMA)
+    facts = {key: value for key, value in content.items() if key not in ("schema", "files")}
+    draft = Draft(target, facts, {"fp16": {"path": HALF_GRAPH, "arithmetic": "fp16"}})
+    model = onnx.load(str(source / content["files"]["fp32"]["path"]))
     half = convert_float_to_float16(model, keep_io_types=True)
     graph = target / HALF_GRAPH
     graph.parent.mkdir(parents=True, exist_ok=True)
@@ -355,9 +358,7 @@ def write_half(source: Path, target: Path, options: dict[str, Any]) -> dict[str,
     for name in COPIED:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-    files = {"fp16": {"path": HALF_GRAPH, "arithmetic": "fp16"}}
-    content = {**manifest, "files": files, "sha256": {}}
-    write_text(target / "manifest.json", json.dumps(content, ensure_ascii=False))
+    draft.write()
     return {"seconds": 0.0, "size_bytes": graph.stat().st_size}
 
 

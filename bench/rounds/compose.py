@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bench.engines.prepare import Prepared
 from bench.rounds.checkpoint import Measurement
 from bench.variants.contenders import Contender, runs_of
-from finetune.run_folder import Run, read_document
+from finetune.run_folder import Run, read_data, read_metrics, read_provenance
 
 if TYPE_CHECKING:
     from bench.tasks.task import Rows, Task
@@ -78,35 +78,32 @@ def _recipe_of(run: Run | None) -> dict[str, Any]:
 def data_facts(contenders: Sequence[Contender], rows: Rows) -> dict[str, Any]:
     """What the report says of the data, from the first run."""
     run = runs_of(contenders)[0]
-    summary = read_document(run, "data.json")
-    splits = {name: part["rows"] for name, part in summary["splits"].items()}
-    described = summary["origin"]
+    summary = read_data(run)
+    splits = {name: part.rows for name, part in summary.splits.items()}
+    described = summary.origin
     if len(rows.test) < splits["test"]:
         described += f"; {len(rows.test):,} of {splits['test']:,} test rows, drawn at random"
     return {
         "description": described,
-        "fingerprint": run.info["data_fingerprint"],
+        "fingerprint": run.info.data_fingerprint,
         "train_rows": splits["train"],
         "validation_rows": splits["validation"],
         "test_rows": len(rows.test),
         "latency_rows": len(rows.latency),
-        "summary": summary,
+        "summary": summary.as_dict(),
     }
 
 
 def training_facts(contenders: Sequence[Contender]) -> dict[str, dict[str, Any]]:
     """What each run's training cost: steps, seconds of each, peak memory."""
-    return {
-        one.name: {key: one.run.info.get(key) for key in TRAINING_KEYS}
-        for one in contenders
-        if one.run is not None
-    }
+    told = {one.name: one.run.info.model_dump(mode="json") for one in contenders if one.run}
+    return {name: {key: info[key] for key in TRAINING_KEYS} for name, info in told.items()}
 
 
 def training_curves(contenders: Sequence[Contender]) -> dict[str, list[dict[str, Any]]]:
     """The history of each run, as its metrics.json keeps it."""
     return {
-        one.name: read_document(one.run, "metrics.json")["history"]
+        one.name: [point.as_dict() for point in read_metrics(one.run).history]
         for one in contenders
         if one.run is not None
     }
@@ -115,7 +112,7 @@ def training_curves(contenders: Sequence[Contender]) -> dict[str, list[dict[str,
 def artifact_ladders(contenders: Sequence[Contender]) -> dict[str, list[dict[str, Any]]]:
     """The checks each artifact went through."""
     return {
-        one.artifact.name: one.artifact.manifest["ladder"]
+        one.artifact.name: list(one.artifact.manifest.ladder)
         for one in contenders
         if one.artifact is not None
     }
@@ -123,8 +120,8 @@ def artifact_ladders(contenders: Sequence[Contender]) -> dict[str, list[dict[str
 
 def commands_of(contenders: Sequence[Contender], own: str) -> list[str]:
     """The commands that led here, training first, each once and without absolute paths."""
-    told = [read_document(one.run, "provenance.json")["command"] for one in contenders if one.run]
-    told += [one.artifact.manifest["provenance"]["command"] for one in contenders if one.artifact]
+    told = [read_provenance(one.run).command for one in contenders if one.run]
+    told += [one.artifact.manifest.provenance.command for one in contenders if one.artifact]
     return list(dict.fromkeys(plain_command(command) for command in [*told, own]))
 
 

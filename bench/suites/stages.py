@@ -112,8 +112,8 @@ def adopt_run(recipe: Recipe, key: str) -> Record | None:
     wanted = recipe.model_dump(mode="json", exclude={"export"})
     same = run.recipe.model_dump(mode="json", exclude={"export"}) == wanted
     task = open_task(recipe.task)
-    if same and run.info["data_fingerprint"] == task.data_fingerprint(recipe):
-        return finish("finetune", key, target, target, run.info["training_time_s"])
+    if same and run.info.data_fingerprint == task.data_fingerprint(recipe):
+        return finish("finetune", key, target, target, run.info.training_time_s)
     raise FolderError(
         "the run folder holds another run, which no suite has made",
         received=target,

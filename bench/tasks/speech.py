@@ -134,8 +134,8 @@ class SpeechTask(Task):
             variant,
             size_bytes=size,
             adapter_bytes=weights_bytes(run.folder / "model") if adapted else None,
-            parameters=run.info["parameters"] if run else None,
-            training_time_s=round(run.info["training_time_s"], 2) if run else None,
+            parameters=run.info.parameters.as_dict() if run else None,
+            training_time_s=round(run.info.training_time_s, 2) if run else None,
         )
 
     def data_fingerprint(self, recipe: SpeechRecipe) -> str:
@@ -160,7 +160,7 @@ def rows_alike(frame: pd.DataFrame) -> list[Any]:
 
 def sampling_rate(run: Run) -> int:
     """Of what the model hears, in Hz."""
-    return run.info["sampling_rate_hz"]
+    return run.info.sampling_rate_hz
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class TextTask(Task):
         positions = choose_rows(len(frame), settings.test_rows, settings.seed)
         frame = frame.iloc[positions]
         texts = frame["text"].tolist()
-        random_weights = any(run.base.get("random_weights") for run in runs)
+        random_weights = any(run.base.random_weights for run in runs)
         latency = choose_rows(len(texts), settings.latency_rows, settings.seed + 1)
         bulk = choose_rows(len(texts), settings.throughput_rows, settings.seed + 2)
         return TestRows(
@@ -103,7 +103,7 @@ class TextTask(Task):
     def notes(self, contenders: Sequence[Contender], rows: Rows) -> list[str]:
         """Which base models have random weights, and what that means."""
         runs = [one.run for one in contenders if one.run is not None]
-        scratch = [run.name for run in runs if run.base.get("random_weights")]
+        scratch = [run.name for run in runs if run.base.random_weights]
         if not scratch:
             return []
         return [FROM_SCRATCH + ", ".join(scratch) if rows.accuracy else RANDOM_WEIGHTS]
@@ -160,8 +160,8 @@ class TextTask(Task):
             variant,
             size_bytes=made["size_bytes"] if made else _size_bytes(variant),
             adapter_bytes=adapter,
-            parameters=run.info["parameters"] if run else None,
-            training_time_s=round(run.info["training_time_s"], 2) if run else None,
+            parameters=run.info.parameters.as_dict() if run else None,
+            training_time_s=round(run.info.training_time_s, 2) if run else None,
         )
 
 
@@ -203,7 +203,7 @@ def rows_alike(frame: pd.DataFrame) -> list[Any]:
 
 def stored_predictions(run: Run, positions: np.ndarray) -> list[int] | None:
     """Class ids the run itself predicted in fp32 for these test rows; None where it did not."""
-    if run.info.get("evaluation_precision") != "fp32":
+    if run.info.evaluation_precision != "fp32":
         return None
     logits = logits_of(read_predictions(run, "test"))
     return logits[positions].argmax(axis=1).tolist()

@@ -14,7 +14,7 @@ from bench.instruments.timing import round_sample
 from finetune.adapters.attach import count_parameters
 from finetune.loop.ledger import Ledger
 from finetune.recipes.text import FinetuneRecipe
-from finetune.run_folder import logits_of, open_run, read_document, read_predictions
+from finetune.run_folder import logits_of, open_run, read_predictions
 from finetune.tasks.text.job import TextJob, build_model, prepare_job
 from finetune.tasks.text.trainer import build_trainer, tokenize_rows
 from finetune.training import finetune
@@ -102,4 +102,4 @@ def finetune_whole(content: dict[str, Any]) -> dict[str, Any]:
         stored = read_predictions(run, split)
         hits = logits_of(stored).argmax(axis=1) == stored["label"].to_numpy()
         right[split] = "".join("1" if hit else "0" for hit in hits)
-    return {"steps": read_document(run, "run.json")["steps"], "right": right}
+    return {"steps": run.info.steps, "right": right}

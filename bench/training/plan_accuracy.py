@@ -41,12 +41,12 @@ def run_plan_bench(suite: PlanSuite, beside: Path, *, report: Report) -> Path:
         for way in suite.ways:
             recipe = case_recipe(suite, way, method, beside)
             cases.append(_measure(f"{method.name}-{way.name}", recipe, suite, threads, report))
-    environment = collect_provenance()
-    environment["command"] = plain_command(environment["command"])
+    environment = collect_provenance().as_dict()
+    command = plain_command(environment["command"])
     content = {
         "name": suite.name,
         "note": suite.note,
-        "environment": environment,
+        "environment": {**environment, "command": command},
         "threads": threads,
         "settings": suite.model_dump(mode="json", exclude={"note"}),
         "cases": cases,

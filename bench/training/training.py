@@ -75,12 +75,12 @@ def describe_results(
     records: list[TrainingRecord], suite: TrainingSuite, threads: int, epochs: float | None
 ) -> dict[str, Any]:
     """Everything measured and what follows from it, JSON-ready."""
-    environment = collect_provenance(suite.seed)
-    environment["command"] = plain_command(environment["command"])
+    environment = collect_provenance(suite.seed).as_dict()
+    command = plain_command(environment["command"])
     return {
         "name": suite.name,
         "note": suite.note,
-        "environment": environment,
+        "environment": {**environment, "command": command},
         "threads": threads,
         "settings": suite.model_dump(mode="json", exclude={"note"}),
         "epochs": epochs,

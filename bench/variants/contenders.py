@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.artifact.folder import MANIFEST, Artifact, failed_target, open_artifact
+from export.artifact.folder import Artifact, failed_target, open_artifact
+from export.artifact.manifest import MANIFEST, ParentRecord
 from export.runtime.texts import manifest_preparation
 from finetune.core.errors import FolderError, RecipeError
 from finetune.core.files import sha256_file
@@ -52,7 +53,7 @@ class Contender:
             return None
         if self.run:
             return self.run.preparation
-        return manifest_preparation(self.artifact.folder, self.artifact.manifest)
+        return manifest_preparation(self.artifact.folder, self.artifact.manifest.preparation)
 
     @property
     def folder(self) -> Path:
@@ -62,7 +63,7 @@ class Contender:
     @property
     def task(self) -> str:
         """What it does: a name of ``bench/tasks/registry.py``."""
-        return self.run.task if self.run else self.artifact.manifest.get("task", TEXT)
+        return self.run.task if self.run else self.artifact.manifest.task
 
 
 @dataclass(frozen=True)
@@ -268,12 +269,12 @@ def _check_same_task(contenders: Sequence[Contender]) -> None:
 
 def _find_parent(artifact: Artifact, runs: Sequence[Run]) -> Run | None:
     """The run an artifact was made of: among those given, then in the usual places."""
-    told = artifact.manifest["parent"]
+    told = artifact.manifest.parent
     for run in runs:
         if _is_parent(run.folder, told):
             return run
     root = artifact.folder.resolve().parent.parent
-    for folder in (root / "runs" / told["run"], Path("runs") / told["run"]):
+    for folder in (root / "runs" / told.run, Path("runs") / told.run):
         if _is_parent(folder, told):
             return open_run(folder)
     return None
@@ -282,18 +283,18 @@ def _find_parent(artifact: Artifact, runs: Sequence[Run]) -> Run | None:
 def _find_artifact(run: Run, artifacts: Sequence[Artifact]) -> Artifact | None:
     """The artifact made of a run: among those given, then in the usual places."""
     for artifact in artifacts:
-        if _is_parent(run.folder, artifact.manifest["parent"]):
+        if _is_parent(run.folder, artifact.manifest.parent):
             return artifact
     root = run.folder.resolve().parent.parent
     for target in (root / "artifacts" / run.name, Path("artifacts") / run.name):
         for folder in (target, failed_target(target)):
             if (folder / MANIFEST).is_file():
                 artifact = open_artifact(folder)
-                if _is_parent(run.folder, artifact.manifest["parent"]):
+                if _is_parent(run.folder, artifact.manifest.parent):
                     return artifact
     return None
 
 
-def _is_parent(folder: Path, told: dict[str, Any]) -> bool:
+def _is_parent(folder: Path, told: ParentRecord) -> bool:
     document = folder / "run.json"
-    return document.is_file() and sha256_file(document) == told["run_sha256"]
+    return document.is_file() and sha256_file(document) == told.run_sha256

@@ -43,9 +43,9 @@ def list_variants(
         if contender.run is not None:
             found += _trained(contender, prefix)
         if contender.artifact is not None:
-            found += _exported(contender, prefix, contender.artifact.manifest["files"])
+            found += _exported(contender, prefix, contender.artifact.manifest.files)
     if settings.base_size:
-        files = exported[0].artifact.manifest["files"] if exported else {}
+        files = exported[0].artifact.manifest.files if exported else {}
         found += _base_size(files)
     if settings.conv_ablation:
         for contender, prefix in zip(contenders, variant_prefixes(contenders), strict=True):

@@ -109,8 +109,8 @@ def _pytorch(
 def _onnx(
     contender: Contender, prefix: str, precision: str, device: str, *, runtime: str = "onnx"
 ) -> Variant:
-    entry = contender.artifact.manifest.get("files", {}).get(precision, {})
-    runtime = entry.get("runtime", runtime)
+    entry = contender.artifact.manifest.files.get(precision)
+    runtime = (entry and entry.runtime) or runtime
     text = DESCRIPTIONS[runtime] + FILES.get(precision, f", {precision}")
     if contender.artifact.status == "failed":
         text += "; its export checks FAILED"
@@ -131,5 +131,5 @@ def merge_base(contender: Contender) -> str:
     """What a QLoRA adapter is merged into: as the export chose, where there is one."""
     from export.graph.merging import chosen_base
 
-    manifest = contender.artifact.manifest if contender.artifact is not None else None
-    return chosen_base(manifest, contender.run.recipe.export.merge_base)
+    exported = contender.artifact and contender.artifact.manifest.merge_base
+    return chosen_base(exported, contender.run.recipe.export.merge_base)

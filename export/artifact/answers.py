@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from export.artifact.folder import Artifact
+from export.artifact.manifest import Draft
 from export.runtime.answers import (
     ANSWERS_LOGITS,
     ANSWERS_ROWS,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from export.tasks.task import Task
 
 
-def keep_answers(task: Task, folder: Path, manifest: dict[str, Any], provider: str) -> None:
+def keep_answers(task: Task, draft: Draft, provider: str) -> None:
     """Write ``answers/`` of every file of the folder, each row run alone; none where 0 are asked.
 
     Rows are chosen from those the export was checked on.
@@ -34,11 +34,12 @@ def keep_answers(task: Task, folder: Path, manifest: dict[str, Any], provider: s
 
     if not task.settings.answers:
         return
+    folder = draft.folder
     (folder / ANSWERS).mkdir()
     rows = task.keep_rows(folder, task.settings.answers)
     logits: dict[str, np.ndarray] = {}
     executed, lengths = {}, []
-    for precision in manifest["files"]:
+    for precision in draft.files:
         runtime = task.open_runtime(folder, precision, provider=provider)
         found = runtime.answer_rows(rows)
         lengths = [len(one) for one in found]
@@ -68,9 +69,9 @@ def verify_answers(artifact: Artifact, precision: str | None = None) -> list[str
     """
     import export.runtime as runtime
 
-    speech = artifact.manifest.get("task") == SPEECH
+    speech = artifact.manifest.task == SPEECH
     kind = runtime.OnnxTranscriber if speech else runtime.OnnxClassifier
-    provider = artifact.manifest["settings"].get("device", "cpu")
+    provider = artifact.manifest.settings.get("device", "cpu")
     try:
         checks = check_answers(kind, artifact.folder, precision=precision, provider=provider)
     except ArtifactError as fault:

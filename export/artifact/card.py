@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 from export.artifact.card_metadata import UNKNOWN_LICENSE, Figure, card_metadata
 from export.artifact.card_tables import Column, files_table, ladder_table, records_table
+from export.artifact.manifest import ArtifactManifest
 from finetune.core.files import write_text
 
+SEEN = "seen-in-training"  # a sign's code
 MEASURED = {  # manifest key → heading and what the table says
     "search": (
         "What else was tried",
@@ -33,10 +35,10 @@ class CardSections(Protocol):
     metrics: Sequence[str]  # the hub's words
     columns: Sequence[Column]  # of the table of checks
 
-    def introduce(self, manifest: dict[str, Any]) -> str:
+    def introduce(self, manifest: ArtifactManifest) -> str:
         """What the model does, in a sentence or two."""
 
-    def show_use(self, manifest: dict[str, Any]) -> str:
+    def show_use(self, manifest: ArtifactManifest) -> str:
         """How to run it: Markdown."""
 
     def figures(self, measured: dict[str, Any]) -> Sequence[Figure]:
@@ -46,12 +48,12 @@ class CardSections(Protocol):
         """The trained model's figures on its test rows, in one clause."""
 
 
-def write_card(folder: Path, manifest: dict[str, Any], sections: CardSections) -> None:
+def write_card(folder: Path, manifest: ArtifactManifest, sections: CardSections) -> None:
     """Write README.md from the manifest's facts."""
     write_text(folder / "README.md", render_card(manifest, sections))
 
 
-def render_card(manifest: dict[str, Any], sections: CardSections) -> str:
+def render_card(manifest: ArtifactManifest, sections: CardSections) -> str:
     """Markdown with Hub metadata; the tables the manifest has figures for."""
     metadata = card_metadata(
         manifest, sections.pipeline_tag, sections.library, sections.metrics, sections.figures
@@ -73,10 +75,10 @@ VERIFIED = """`manifest.json` holds the SHA-256 of every file; `predict.py` and 
 refuse a changed one."""
 
 
-def _introduction(manifest: dict[str, Any], sections: CardSections) -> str:
-    verdict = "passed" if manifest["status"] == "passed" else "**FAILED, do not deploy**"
-    text = f"# {manifest['name']}\n\n{sections.introduce(manifest)} Export checks: {verdict}."
-    if (manifest.get("license") or UNKNOWN_LICENSE) == UNKNOWN_LICENSE:
+def _introduction(manifest: ArtifactManifest, sections: CardSections) -> str:
+    verdict = "passed" if manifest.status == "passed" else "**FAILED, do not deploy**"
+    text = f"# {manifest.name}\n\n{sections.introduce(manifest)} Export checks: {verdict}."
+    if (manifest.license or UNKNOWN_LICENSE) == UNKNOWN_LICENSE:
         text += (
             "\n\nThe license is unknown: no card of a base model states one. Find it out before "
             "you publish this, and export again with `license=…`."
@@ -84,48 +86,42 @@ def _introduction(manifest: dict[str, Any], sections: CardSections) -> str:
     return text
 
 
-def _ladder(manifest: dict[str, Any], sections: CardSections) -> str:
-    if not manifest["ladder"]:
+def _ladder(manifest: ArtifactManifest, sections: CardSections) -> str:
+    if not manifest.ladder:
         return ""
     text = "Each step of the export against an earlier one, on validation rows."
-    table = ladder_table(manifest["ladder"], sections.columns)
+    table = ladder_table(manifest.ladder, sections.columns)
     parts = [f"## Export checks\n\n{text}", table]
-    parts += ["\n".join(f"- {note}." for note in manifest.get("notes") or ())]
+    parts += ["\n".join(f"- {note}." for note in manifest.notes)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _measured(manifest: dict[str, Any], key: str) -> str:
-    table = records_table(manifest.get(key))
+def _measured(manifest: ArtifactManifest, key: str) -> str:
+    table = records_table(getattr(manifest, key))
     heading, text = MEASURED[key]
     return table and f"## {heading}\n\n{text}\n\n{table}"
 
 
-def _signs(manifest: dict[str, Any]) -> str:
+def _signs(manifest: ArtifactManifest) -> str:
     """What the training warned of, and how many rows it had seen before."""
-    lines = [f"- {one['message']}." for one in manifest.get("signs", ())]
-    told = {one["figures"].get("split") for one in manifest.get("signs", ()) if _is_seen(one)}
+    lines = [f"- {one.message}." for one in manifest.signs]
+    told = {one.figures.get("split") for one in manifest.signs if one.code == SEEN}
     for split in ("validation", "test"):
-        seen = manifest.get("data", {}).get(f"{split}_rows_seen_in_training")
+        seen = getattr(manifest.data, f"{split}_rows_seen_in_training")
         if seen and split not in told:
             lines.append(f"- {seen:,} {split} rows have a text that also stands in training.")
     return "## What the training warned of\n\n" + "\n".join(lines) if lines else ""
 
 
-def _is_seen(sign: dict[str, Any]) -> bool:
-    return sign["code"] == "seen-in-training"
-
-
-def _provenance(manifest: dict[str, Any], sections: CardSections) -> str:
-    told = manifest["provenance"]
+def _provenance(manifest: ArtifactManifest, sections: CardSections) -> str:
+    told = manifest.provenance
     lines = []
-    tested = manifest.get("metrics", {}).get("test")
+    tested = manifest.metrics.get("test")
     if tested:
         lines.append(
             f"- The model as trained, in PyTorch, on {tested['rows']:,} test rows: "
             f"{sections.describe_test(tested)}."
         )
-    packages = ", ".join(f"{name} {version}" for name, version in told["packages"].items())
-    lines.append(
-        f"- Run `{manifest['parent']['run']}`, exported {told['created']} with {packages}."
-    )
+    packages = ", ".join(f"{name} {version}" for name, version in told.packages.items())
+    lines.append(f"- Run `{manifest.parent.run}`, exported {told.created} with {packages}.")
     return "## Where it comes from\n\n" + "\n".join(lines)

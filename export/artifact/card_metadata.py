@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from export.artifact.manifest import ArtifactManifest
 from finetune.core.errors import FolderError
+from finetune.run_records import BaseRecord
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -31,7 +33,7 @@ Figures = Callable[[dict[str, Any]], Sequence[Figure]]
 
 
 def card_metadata(
-    manifest: dict[str, Any],
+    manifest: ArtifactManifest,
     pipeline_tag: str,
     library: str,
     metrics: Sequence[str],
@@ -40,16 +42,16 @@ def card_metadata(
     """Language where it is known, license, base model, tags and measured figures (model-index)."""
     from huggingface_hub import ModelCardData
 
-    base = hub_base(manifest["base"])
+    base = hub_base(manifest.base)
     relation = {"base_model": base, "base_model_relation": "finetune"} if base else {}
     dataset = _dataset(manifest)[0]
     return ModelCardData(
-        model_name=manifest["name"],
-        language=manifest["language"] if "language" in manifest else _language_before(manifest),
-        license=manifest.get("license") or UNKNOWN_LICENSE,
+        model_name=manifest.name,
+        language=_language(manifest),
+        license=manifest.license or UNKNOWN_LICENSE,
         library_name=library,
         pipeline_tag=pipeline_tag,
-        tags=["onnx", "onnxruntime", "optimum", "kotune", manifest["method"]],
+        tags=["onnx", "onnxruntime", "optimum", "kotune", manifest.method],
         datasets=[dataset] if "/" in dataset else None,
         metrics=list(metrics),
         eval_results=list(_results(manifest, pipeline_tag, figures)),
@@ -57,20 +59,20 @@ def card_metadata(
     )
 
 
-def hub_base(base: dict[str, Any]) -> str | None:
+def hub_base(base: BaseRecord) -> str | None:
     """The base model's hub id; None for a local folder, whose path is nobody's business."""
-    return base["source"] if base.get("revision") is not None else None
+    return base.source if base.revision is not None else None
 
 
-def base_name(base: dict[str, Any]) -> str:
+def base_name(base: BaseRecord) -> str:
     """What to call the base model in a sentence: its hub id or its folder's name."""
-    return hub_base(base) or PurePath(base["source"]).name
+    return hub_base(base) or PurePath(base.source).name
 
 
-def step_of(manifest: dict[str, Any], precision: str) -> dict[str, Any] | None:
+def step_of(manifest: ArtifactManifest, precision: str) -> dict[str, Any] | None:
     """The ladder's step that measured a file; None where there is none."""
     names = (f"onnx-{precision}", precision)  # openvino's steps go without the prefix
-    return next((step for step in manifest["ladder"] if step["name"] in names), None)
+    return next((step for step in manifest.ladder if step["name"] in names), None)
 
 
 def check_card(path: Path) -> ModelCardData:
@@ -95,21 +97,21 @@ def check_card(path: Path) -> ModelCardData:
     return data
 
 
-def _results(manifest: dict[str, Any], task: str, figures: Figures) -> Iterator[EvalResult]:
+def _results(manifest: ArtifactManifest, task: str, figures: Figures) -> Iterator[EvalResult]:
     """Every exported file on the ladder's validation rows; the trained model on its test rows."""
-    for precision in manifest["files"]:
+    for precision in manifest.files:
         step = step_of(manifest, precision)
         if step is not None:
             what = f"{_in_words(precision)}, {step['rows']:,} rows"
             yield from _of_split(manifest, task, "validation", what, figures(step))
-    tested = manifest.get("metrics", {}).get("test")
+    tested = manifest.metrics.get("test")
     if tested:
         what = f"as trained, in PyTorch, {tested['rows']:,} rows"
         yield from _of_split(manifest, task, "test", what, figures(tested))
 
 
 def _of_split(
-    manifest: dict[str, Any], task: str, split: str, what: str, figures: Sequence[Figure]
+    manifest: ArtifactManifest, task: str, split: str, what: str, figures: Sequence[Figure]
 ) -> Iterator[EvalResult]:
     from huggingface_hub import EvalResult
 
@@ -121,16 +123,18 @@ def _of_split(
             dataset_type=identifier,
             dataset_name=name,
             dataset_split=split,
-            dataset_revision=manifest.get("data", {}).get("fingerprint"),
+            dataset_revision=manifest.data.fingerprint,
             metric_type=one.metric,
             metric_name=one.title.format(what=what),
             metric_value=round(one.value, 6),
         )
 
 
-def _language_before(manifest: dict[str, Any]) -> str | None:
-    """The language of a manifest written before it had an entry of its own."""
-    return manifest["settings"].get("language")
+def _language(manifest: ArtifactManifest) -> str | None:
+    """Its own entry, or that of the settings in a manifest written before it had one."""
+    if "language" in manifest.model_fields_set:
+        return manifest.language
+    return manifest.settings.get("language")
 
 
 def _in_words(precision: str) -> str:
@@ -139,9 +143,9 @@ def _in_words(precision: str) -> str:
     return f"ONNX {precision}"
 
 
-def _dataset(manifest: dict[str, Any]) -> tuple[str, str]:
+def _dataset(manifest: ArtifactManifest) -> tuple[str, str]:
     """(hub id, or a plain word for data of one's own; a name for the reader)."""
-    origin = manifest.get("data", {}).get("origin", "the run's data")
+    origin = manifest.data.origin
     if origin.startswith("NSMC"):
         return HUB_NSMC, origin
     if re.fullmatch(r"[\w.-]+/[\w.-]+", origin) and not origin.startswith("."):

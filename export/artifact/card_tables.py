@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from export.artifact.manifest import ArtifactManifest, FileRecord
+
 Cell = Callable[[dict[str, Any]], str]
 Column = tuple[str, Cell]  # heading, cell of a step
 NOTHING = "–"
@@ -18,11 +20,11 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     )
 
 
-def files_table(manifest: dict[str, Any]) -> str:
+def files_table(manifest: ArtifactManifest) -> str:
     """Every model file: precision, path, size, processor."""
     rows = [
-        [precision, f"`{entry['path']}`", f"{entry['bytes'] / 1e6:.1f} MB", _processor(entry)]
-        for precision, entry in manifest["files"].items()
+        [precision, f"`{entry.path}`", f"{entry.bytes / 1e6:.1f} MB", _processor(entry)]
+        for precision, entry in manifest.files.items()
     ]
     return markdown_table(("precision", "file", "size", "made for"), rows)
 
@@ -128,8 +130,8 @@ def _show(value: Any) -> str:
     return value if isinstance(value, str) and value else NOTHING
 
 
-def _processor(entry: dict[str, Any]) -> str:
-    if entry.get("runtime") == "openvino":
+def _processor(entry: FileRecord) -> str:
+    if entry.runtime == "openvino":
         return "CPU, OpenVINO"
-    chosen = entry.get("instruction_set")
+    chosen = entry.instruction_set
     return f"CPU, {chosen['name']}" if chosen else "any"

@@ -9,16 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from export.artifact.manifest import MANIFEST, SCRATCH, ArtifactManifest
 from export.runtime.manifest import SCHEMA, ArtifactError, read_manifest, verify_files
+from finetune.core.documents import read_document
 from finetune.core.errors import FolderError
-from finetune.core.files import publish_folder, read_json, sha256_file, write_json
-from finetune.core.seal import list_files
+from finetune.core.files import publish_folder, read_json
 
-MANIFEST = "manifest.json"
 FP32_FILE = "onnx/model.onnx"  # the name transformers.js and Optimum look for
-SCRATCH = ".work"  # inside a folder under construction; never published
 
 
 @dataclass(frozen=True)
@@ -26,13 +24,37 @@ class Artifact:
     """A published artifact; ``manifest`` is the whole of manifest.json."""
 
     folder: Path
-    name: str
-    method: str
-    status: str
-    labels: tuple[str, ...]
-    max_length: int
-    precisions: tuple[str, ...]
-    manifest: dict[str, Any]
+    manifest: ArtifactManifest
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.manifest.name
+
+    @property
+    def method(self) -> str:
+        """How the run was trained: full, lora, …"""
+        return self.manifest.method
+
+    @property
+    def status(self) -> str:
+        """``passed`` or ``failed``: the export's checks."""
+        return self.manifest.status
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, or the characters of a transcript; index = class id."""
+        return self.manifest.labels
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens of a text at most; None of speech."""
+        return self.manifest.max_length
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Keys of the model files."""
+        return tuple(self.manifest.files)
 
     def path(self, precision: str) -> Path:
         """The model file of a precision; raises FolderError where there is none."""
@@ -42,7 +64,7 @@ class Artifact:
                 received=self.folder,
                 allowed=", ".join(self.precisions),
             )
-        return self.folder / self.manifest["files"][precision]["path"]
+        return self.folder / self.manifest.files[precision].path
 
 
 def open_artifact(folder: Path | str, *, verify: bool = True) -> Artifact:
@@ -57,42 +79,20 @@ def open_artifact(folder: Path | str, *, verify: bool = True) -> Artifact:
             next_step="kotune export RUN makes one",
         )
     try:
-        manifest = read_manifest(folder)
+        opened = read_manifest(folder)
         if verify:
-            verify_files(folder, manifest)
+            verify_files(folder, opened)
     except ArtifactError as fault:
         raise FolderError(str(fault), next_step="export the run again") from fault
-    return Artifact(
-        folder=folder,
-        name=manifest["name"],
-        method=manifest["method"],
-        status=manifest["status"],
-        labels=tuple(manifest["labels"]),
-        max_length=manifest["max_length"],
-        precisions=tuple(manifest["files"]),
-        manifest=manifest,
-    )
+    return Artifact(folder, read_document(folder / MANIFEST, ArtifactManifest, SCHEMA))
 
 
 def unlisted_files(artifact: Artifact) -> list[str]:
     """Files that lie in the folder and are none of the manifest's: nobody vouches for them."""
-    listed = {MANIFEST, *artifact.manifest["sha256"]}
+    listed = {MANIFEST, *artifact.manifest.sha256}
     found = (path for path in artifact.folder.rglob("*") if path.is_file())
     names = (path.relative_to(artifact.folder) for path in found)
     return sorted(name.as_posix() for name in names if name.as_posix() not in listed)
-
-
-def write_draft(folder: Path, content: dict[str, Any]) -> None:
-    """Write manifest.json without hashes, for the runtime to run a folder under construction."""
-    write_json(folder / MANIFEST, SCHEMA, {**content, "sha256": {}})
-
-
-def write_manifest(folder: Path, content: dict[str, Any]) -> None:
-    """Write manifest.json with the SHA-256 of every other file of the folder."""
-    names = [name for name in list_files(folder) if name != MANIFEST]
-    kept = [name for name in names if not name.startswith(f"{SCRATCH}/")]
-    hashes = {name: sha256_file(folder / name) for name in kept}
-    write_json(folder / MANIFEST, SCHEMA, {**content, "sha256": hashes})
 
 
 def check_target(target: Path) -> None:

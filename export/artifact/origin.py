@@ -12,7 +12,8 @@ from finetune.core.errors import KotuneError
 from finetune.core.files import sha256_file
 from finetune.models.source import TINY
 from finetune.recipes.files import expand_path
-from finetune.run_folder import Run, read_document
+from finetune.run_folder import Run, read_data, read_metrics
+from finetune.run_records import BaseRecord
 
 SCRIPTS = {  # first word of a letter's Unicode name → the one language that is written so
     "HANGUL": "ko",
@@ -36,20 +37,20 @@ def describe_origin(
     ``vocabulary`` is the artifact's own file, ``metrics`` the keys of the run's metrics to keep.
     ``license`` is the recipe's; None takes the base model's own, where its card says one.
     """
-    data = read_document(run, "data.json")
+    data = read_data(run)
     return {
         "parent": {
             "run": run.name,
             "run_sha256": sha256_file(run.folder / "run.json"),
-            "files": run.info["files"],
+            "files": run.info.files,
         },
         "tokenizer_sha256": sha256_file(vocabulary),
         "data": {
-            "origin": data["origin"],
-            "fingerprint": run.info["data_fingerprint"],
-            **{key: data[key] for key in SEEN if key in data},
+            "origin": data.origin,
+            "fingerprint": run.info.data_fingerprint,
+            **data.model_dump(include=set(SEEN), exclude_unset=True),
         },
-        "signs": run.info.get("signs", []),
+        "signs": [sign.as_dict() for sign in run.info.signs],
         "metrics": _trained_metrics(run, metrics),
         "license": license or base_license(run.base),
     }
@@ -74,7 +75,7 @@ def tell_language(stated: str | None, texts: Sequence[str]) -> str | None:
     return told[0] if len(told) == 1 else None
 
 
-def base_license(base: dict[str, Any]) -> str | None:
+def base_license(base: BaseRecord) -> str | None:
     """The license the base model's card states, from its folder or the hub's cache; else None."""
     from huggingface_hub import ModelCard
 
@@ -87,14 +88,14 @@ def base_license(base: dict[str, Any]) -> str | None:
         return None
 
 
-def _base_card(base: dict[str, Any]) -> Path | None:
+def _base_card(base: BaseRecord) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    if base["revision"] is not None:
-        found = try_to_load_from_cache(base["source"], "README.md", revision=base["revision"])
+    if base.revision is not None:
+        found = try_to_load_from_cache(base.source, "README.md", revision=base.revision)
         return Path(found) if isinstance(found, str) else None
     try:
-        folder = TINY if base["source"] == "tiny" else expand_path(base["source"], "model.source")
+        folder = TINY if base.source == "tiny" else expand_path(base.source, "model.source")
     except KotuneError:
         return None
     return folder / "README.md" if (folder / "README.md").is_file() else None
@@ -102,13 +103,9 @@ def _base_card(base: dict[str, Any]) -> Path | None:
 
 def _trained_metrics(run: Run, wanted: Sequence[str]) -> dict[str, Any]:
     """Figures of the model as it was trained, by split, over all rows of it."""
-    metrics = read_document(run, "metrics.json")
-    splits = {
-        split: metrics[split].get("all", metrics[split])  # text tells other rows apart too
-        for split in ("validation", "test")
-        if metrics.get(split)
-    }
+    metrics = read_metrics(run)
     return {
         split: {key: found[key] for key in wanted if key in found}
-        for split, found in splits.items()
+        for split in ("validation", "test")
+        if (found := metrics.split(split))
     }

@@ -75,10 +75,10 @@ def plan_push(
     if artifact.status != "passed":
         raise FolderError("the artifact failed its export checks", received=folder)
     card = check_card(artifact.folder / "README.md")
-    kept = [name for name in artifact.manifest["sha256"] if name.startswith(f"{ANSWERS}/")]
+    kept = [name for name in artifact.manifest.sha256 if name.startswith(f"{ANSWERS}/")]
     kept = [name for name in kept if (artifact.folder / name).is_file()]
-    left = {name for name in artifact.manifest["sha256"] if name.startswith(f"{ANSWERS}/")}
-    names = [MANIFEST, *(name for name in artifact.manifest["sha256"] if name not in left)]
+    left = {name for name in artifact.manifest.sha256 if name.startswith(f"{ANSWERS}/")}
+    names = [MANIFEST, *(name for name in artifact.manifest.sha256 if name not in left)]
     names += kept if answers else []
     sizes = [(name, (artifact.folder / name).stat().st_size) for name in names]
     return PushPlan(

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.graph.feeds import make_feed
+from export.runtime.manifest import Manifest
 from export.runtime.processor import available_cores
-from export.runtime.texts import TextEncoder
+from export.runtime.texts import open_encoder
 from finetune.metrics.word_errors import count_errors
 from finetune.tasks.speech.ctc import SpeechSettings, decode_ids, run_batch, run_many
 
@@ -52,25 +53,26 @@ class Stability:
 
 def measure_stability(
     folder: Path,
-    entry: dict[str, Any],
-    manifest: dict[str, Any],
+    manifest: Manifest,
+    precision: str,
     texts: Sequence[str],
     *,
     seed: int,
 ) -> Stability:
     """Labels and logits of ``texts`` run in several ways, against each row alone and unpadded.
 
-    ``entry`` is the file's in the manifest. ``unstable_labels`` rows got another label in any
+    ``unstable_labels`` rows got another label in any
     way; ``ways`` holds flips and the largest logit difference of each.
     """
     from export.runtime.session import open_session
 
-    session = open_session(folder / entry["path"], "cpu", available_cores(), entry)
+    entry = manifest.files[precision]
+    session = open_session(folder / entry.path, "cpu", available_cores(), entry)
     inputs = [node.name for node in session.get_inputs()]
-    rows = TextEncoder(folder, manifest)(texts)
-    ways = plan_ways([len(row) for row in rows], manifest["max_length"], seed)
+    rows = open_encoder(folder, manifest)(texts)
+    ways = plan_ways([len(row) for row in rows], manifest.max_length, seed)
     answers = {
-        way.name: _run(session, rows, inputs, manifest["pad_token_id"], way)
+        way.name: _run(session, rows, inputs, manifest.pad_token_id, way)
         for way in [Way("alone", range(len(rows))), *ways]
     }
     alone = answers.pop("alone")

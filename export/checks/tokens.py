@@ -40,12 +40,9 @@ def check_tokens(
     special = " ".join(tokenizer.all_special_tokens)
     long = " ".join(f"{word}{EDGES[3]}" for word in range(max_length))
     texts = [*EDGES, f"앞 {special} 뒤", special, long, f"{special} {long}", long.replace(" ", "")]
-    manifest = {
-        "max_length": max_length,
-        "preparation": preparation.as_dict(),
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    shipped = TextEncoder(folder, manifest)(texts)
+    padding = tokenizer.pad_token_id
+    encode = TextEncoder(folder, preparation, max_length=max_length, pad_token_id=padding)
+    shipped = encode(texts)
     trained = encode_texts(tokenizer, texts, preparation, max_length=max_length)["input_ids"]
     for text, theirs, ours in zip(texts, trained, shipped, strict=True):
         if theirs != ours:

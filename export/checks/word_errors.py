@@ -215,7 +215,7 @@ def choose_recordings(run: Run, count: int, at_most: int | None = None) -> Check
     """
     rows, predictions, chosen, further = draw_validation(run, count, at_most or count)
     chosen = np.sort(chosen)
-    rate_hz = run.info["sampling_rate_hz"]
+    rate_hz = run.info.sampling_rate_hz
     return CheckRecordings(
         waves=tuple(Recordings(rows["audio"].iloc[chosen].tolist(), rate_hz)),
         references=tuple(rows["text"].iloc[chosen]),

@@ -115,13 +115,13 @@ def _figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
-def chosen_base(manifest: dict[str, Any] | None, wanted: str) -> str:
-    """The base that an export merged a QLoRA adapter into, from its artifact's manifest.
+def chosen_base(exported: str | None, wanted: str) -> str:
+    """The base that a QLoRA adapter is merged into: ``exported`` by its artifact's manifest.
 
-    Without an artifact: what the recipe names (``export.merge_base``), and where it leaves the
+    Without one: what the recipe names (``export.merge_base``), and where it leaves the
     choice to an export, the base that the adapter was trained on.
     """
-    told = (manifest or {}).get("merge_base") or wanted
+    told = exported or wanted
     return told if told in BASES else BASES[0]
 
 

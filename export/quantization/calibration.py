@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from export.checks.rows import draw_calibration
 from export.graph.feeds import Feed, unpadded_feeds
-from export.runtime.texts import TextEncoder
+from export.runtime.manifest import Manifest
+from export.runtime.texts import open_encoder
 from finetune.core.errors import DataError
 from finetune.data.audio import AudioError, AudioSource, read_audio
 from finetune.run_folder import Run, read_rows
@@ -25,10 +25,10 @@ def calibration_texts(run: Run, count: int) -> list[str]:
     return [texts[index] for index in draw_calibration(len(texts), count, run.recipe.seed)]
 
 
-def calibration_feeds(run: Run, count: int, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
+def calibration_feeds(run: Run, count: int, folder: Path, manifest: Manifest) -> list[Feed]:
     """The same as batches without padding, by the tokenizer of the artifact's ``folder``."""
-    rows = TextEncoder(folder, manifest)(calibration_texts(run, count))
-    return unpadded_feeds(rows, manifest["inputs"])
+    rows = open_encoder(folder, manifest)(calibration_texts(run, count))
+    return unpadded_feeds(rows, manifest.inputs)
 
 
 def calibration_recordings(run: Run, count: int) -> list[AudioSource]:
@@ -40,11 +40,11 @@ def calibration_recordings(run: Run, count: int) -> list[AudioSource]:
     from finetune.data.recordings import load_speech_corpus
 
     corpus = load_speech_corpus(run.recipe.data, run.recipe.seed)
-    if corpus.fingerprint != run.info["data_fingerprint"]:
+    if corpus.fingerprint != run.info.data_fingerprint:
         raise DataError(
             "calibration needs the recordings of the training, and the data have changed",
-            received=f"{run.recipe.data.path}, fingerprint {corpus.summary['fingerprint'][:12]}",
-            allowed=f"fingerprint {run.info['data_fingerprint'][:12]}",
+            received=f"{run.recipe.data.path}, fingerprint {corpus.fingerprint[:12]}",
+            allowed=f"fingerprint {run.info.data_fingerprint[:12]}",
             next_step="export.precisions without " + " and ".join(CALIBRATED),
         )
     audio = corpus.train["audio"].tolist()

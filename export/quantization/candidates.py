@@ -173,7 +173,7 @@ def _build(candidate: Candidate, workshop: Workshop, target: Path) -> dict[str, 
             how = {"bits": bits, "block": block}
             return {"quantization": "weight-only", **how, "integer_nodes": count}
         case "fp16":
-            pad_id = workshop.manifest["pad_token_id"]
+            pad_id = workshop.draft.opened.pad_token_id
             return convert_to_fp16(source, target, workshop.feeds, pad_id=pad_id)
         case "openvino-fp32" | "openvino-bf16":
             kind = candidate.precision.removeprefix("openvino-")

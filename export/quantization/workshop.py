@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from export.artifact.folder import SCRATCH, write_draft
+from export.artifact.manifest import SCRATCH, Draft
 from export.graph.feeds import Feed
 from export.graph.reading import load_graph
 from export.quantization.dynamic import InstructionSet, host_instruction_set
@@ -27,8 +27,7 @@ class RunFile(Protocol):
 class Workshop:
     """The folder under construction; ``fused`` is None where the patterns did not match."""
 
-    folder: Path
-    manifest: dict[str, Any]
+    draft: Draft
     head_modules: tuple[str, ...]
     plain: Path
     make_feeds: Callable[[], list[Feed]]
@@ -40,6 +39,11 @@ class Workshop:
     heads: int = 0  # of the fused graph
     hidden_size: int = 0
     int8_embeddings: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where everything is made."""
+        return self.draft.folder
 
     @cached_property
     def instruction_set(self) -> InstructionSet:
@@ -100,8 +104,7 @@ class Workshop:
     def show(self, path: Path) -> None:
         """Let the runtime see ``path`` as the precision TRIAL of the folder."""
         entry = {"path": path.relative_to(self.folder).as_posix()}
-        files = {**self.manifest["files"], TRIAL: entry}
-        write_draft(self.folder, {**self.manifest, "files": files})
+        self.draft.write(**{TRIAL: entry})
 
     def answer(self, path: Path, rows: Sequence[Any], *, alone: bool = False) -> Any:
         """Answers of a model file, with the shipped runtime; ``alone``: a batch for each row."""

@@ -17,7 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from export.runtime.manifest import ANSWERS, ArtifactError, can_open, read_manifest, verify_files
+from export.runtime.manifest import (
+    ANSWERS,
+    ArtifactError,
+    Manifest,
+    can_open,
+    read_manifest,
+    verify_files,
+)
 from finetune.core.cpu_flags import cpu_flags
 
 ANSWERS_SCHEMA = "kotune.answers/1"
@@ -111,7 +118,7 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def read_answers(folder: Path, manifest: dict[str, Any]) -> KeptAnswers:
+def read_answers(folder: Path, manifest: Manifest) -> KeptAnswers:
     """The answers that an artifact keeps; raises ArtifactError where it keeps none."""
     if not (folder / ANSWERS_ROWS).is_file():
         raise ArtifactError(
@@ -125,7 +132,7 @@ def read_answers(folder: Path, manifest: dict[str, Any]) -> KeptAnswers:
         logits = {name: np.split(one, ends) for name, one in stored.items()}
         if kept["schema"] != ANSWERS_SCHEMA:
             raise ArtifactError(f"{folder / ANSWERS_ROWS} has schema {kept['schema']}")
-        limit = float(manifest["settings"]["max_logit_difference"])
+        limit = float(manifest.settings["max_logit_difference"])
         return KeptAnswers(kept["rows"], logits, kept["made"], limit)
     except (OSError, ValueError, KeyError, AttributeError) as fault:
         raise ArtifactError(f"the answers of {folder} cannot be read: {fault}") from fault
@@ -162,11 +169,11 @@ def check_answers(
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
     kept = read_answers(folder, manifest)
-    if precision is not None and precision not in manifest["files"]:
-        known = ", ".join(manifest["files"])
+    if precision is not None and precision not in manifest.files:
+        known = ", ".join(manifest.files)
         raise ArtifactError(f"no {precision} file in this artifact; it has: {known}")
     checks = []
-    for name in [precision] if precision else manifest["files"]:
+    for name in [precision] if precision else manifest.files:
         reason = _why_skipped(name, manifest, kept, provider)
         if reason:
             checks.append(AnswerCheck(name, skipped=reason))
@@ -180,9 +187,9 @@ def check_answers(
 
 
 def _why_skipped(
-    precision: str, manifest: dict[str, Any], kept: KeptAnswers, provider: str
+    precision: str, manifest: Manifest, kept: KeptAnswers, provider: str
 ) -> str | None:
-    entry = manifest["files"][precision]
+    entry = manifest.files[precision]
     if precision not in kept.logits:
         return "the artifact keeps no answers of it"
     if not can_open(entry):

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from export.runtime.manifest import FileEntry
+
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}  # OpenVINO's INFERENCE_PRECISION_HINT
 PRECISIONS = {hint: precision for precision, hint in HINTS.items()}
 RT_INFO = ("kotune", "inference_precision")  # where an OpenVINO file says its own
@@ -25,22 +27,22 @@ def openvino_options(threads: int, precision: str) -> dict[str, Any]:
     }
 
 
-def onnx_options(entry: dict[str, Any]) -> dict[str, str]:
+def onnx_options(entry: FileEntry) -> dict[str, str]:
     """Session options of ONNX Runtime for a file's ``entry`` in the manifest.
 
     8-bit weights ask for unsigned products, which cannot saturate; where there is VNNI that is
     ignored, and files of 7-bit weights have no need of the slower products.
     """
-    wide = "reduce_range" in entry.get("instruction_set", {}) and not seven_bits(entry)
+    wide = "reduce_range" in (entry.instruction_set or {}) and not seven_bits(entry)
     return {
         "mlas.enable_gemm_fastmath_arm64_bfloat16": "0",
         "session.x64quantprecision": "1" if wide else "0",
     }
 
 
-def seven_bits(entry: dict[str, Any]) -> bool:
+def seven_bits(entry: FileEntry) -> bool:
     """Whether the int8 weights were limited to 7 bits, so that no sum of pairs overflows."""
-    return bool(entry.get("instruction_set", {}).get("reduce_range"))
+    return bool((entry.instruction_set or {}).get("reduce_range"))
 
 
 def provider_options(provider: str) -> dict[str, str]:
@@ -48,18 +50,18 @@ def provider_options(provider: str) -> dict[str, str]:
     return {"use_tf32": "0"} if provider == "cuda" else {}
 
 
-def executed_arithmetic(session: Any, entry: dict[str, Any], provider: str) -> str:
+def executed_arithmetic(session: Any, entry: FileEntry, provider: str) -> str:
     """What the float parts of an opened file are computed in here: ``fp32``, ``bf16``, ``fp16``.
 
     ONNX Runtime has no fp16 products on a CPU: it converts them to fp32 and back.
     """
-    stated = entry.get("arithmetic", "fp32")
+    stated = entry.arithmetic or "fp32"
     return getattr(session, "executed", "fp32" if provider == "cpu" else stated)
 
 
-def arithmetic_warning(session: Any, entry: dict[str, Any], provider: str) -> str | None:
+def arithmetic_warning(session: Any, entry: FileEntry, provider: str) -> str | None:
     """What to know where a file is not computed as it was checked; None where it is."""
-    checked = entry.get("checked_in", getattr(session, "stated", None))
+    checked = entry.checked_in or getattr(session, "stated", None)
     executed = executed_arithmetic(session, entry, provider)
     if checked in (None, executed):
         return None

@@ -24,7 +24,7 @@ from export.runtime.arithmetic import executed_arithmetic
 from export.runtime.manifest import BATCH_TOKENS, TextError, verify_opened
 from export.runtime.processor import available_cores
 from export.runtime.session import choose_model, open_again, open_session, warn_of_instructions
-from export.runtime.texts import TextEncoder, several_texts
+from export.runtime.texts import open_encoder, several_texts
 
 TASK = "text-classification"
 WINDOW_TEXTS = 4096  # texts tokenised and sorted at once: memory does not grow with the input
@@ -60,7 +60,7 @@ class OnnxClassifier:
             self.folder, TASK, precision, provider, allow_failed=allow_failed
         )
         self.provider = provider
-        self.labels: list[str] = list(self.manifest["labels"])
+        self.labels: list[str] = list(self.manifest.labels)
         self.threads = threads or available_cores()
         self._options = {
             "precision": self.precision,
@@ -69,12 +69,12 @@ class OnnxClassifier:
             "verify": verify,
             "allow_failed": allow_failed,
         }
-        entry = self.manifest["files"][self.precision]
+        entry = self.manifest.files[self.precision]
         verify_opened(self.folder, self.manifest, self.precision, verify, ("tokenizer.json",))
         warn_of_instructions(entry)
-        self._pad_id = int(self.manifest["pad_token_id"])
-        self.encode = TextEncoder(self.folder, self.manifest)
-        self._session = open_session(self.folder / entry["path"], provider, self.threads, entry)
+        self._pad_id = self.manifest.pad_token_id
+        self.encode = open_encoder(self.folder, self.manifest)
+        self._session = open_session(self.folder / entry.path, provider, self.threads, entry)
         self.executed = executed_arithmetic(self._session, entry, provider)
         self._segments = "token_type_ids" in {node.name for node in self._session.get_inputs()}
         self._run = self._run_on_cpu if provider == "cpu" else self._run_bound

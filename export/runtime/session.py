@@ -17,7 +17,13 @@ from export.runtime.arithmetic import (
     onnx_options,
     provider_options,
 )
-from export.runtime.manifest import ArtifactError, choose_precision, read_manifest
+from export.runtime.manifest import (
+    ArtifactError,
+    FileEntry,
+    Manifest,
+    choose_precision,
+    read_manifest,
+)
 from export.runtime.openvino_session import OpenVinoSession
 from export.runtime.processor import InstructionSet, host_instruction_set, mismatch
 from export.runtime.shared_session import SharedSession
@@ -27,13 +33,12 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 def choose_model(
     folder: Path, task: str, precision: str | None, provider: str, *, allow_failed: bool
-) -> tuple[dict[str, Any], str]:
+) -> tuple[Manifest, str]:
     """(manifest, precision) of an artifact made for ``task``; raises ArtifactError."""
     manifest = read_manifest(folder)
-    made_for = manifest.get("task", "text-classification")
-    if made_for != task:
-        raise ArtifactError(f"{folder} is made for {made_for}, not for {task}")
-    if manifest["status"] == "failed" and not allow_failed:
+    if manifest.task != task:
+        raise ArtifactError(f"{folder} is made for {manifest.task}, not for {task}")
+    if manifest.status == "failed" and not allow_failed:
         raise ArtifactError(f"{folder} failed its export checks; see its manifest.json")
     if provider not in PROVIDERS:
         allowed = ", ".join(PROVIDERS)
@@ -41,17 +46,17 @@ def choose_model(
     return manifest, choose_precision(manifest, precision, provider)
 
 
-def warn_of_instructions(entry: dict[str, Any]) -> None:
+def warn_of_instructions(entry: FileEntry) -> None:
     """Warn where an int8 file was made for another kind of processor."""
-    made_for, host = entry.get("instruction_set"), host_instruction_set()
+    made_for, host = entry.instruction_set, host_instruction_set()
     told = made_for and mismatch(InstructionSet(**made_for), host)
-    if "integer_constants" in entry and "weight_bits" not in entry and host.reduce_range:
+    if entry.integer_constants is not None and entry.weight_bits is None and host.reduce_range:
         told = f"the 8-bit weights of this OpenVINO file overflow on {host.name}; export it again"
     if told:
         warnings.warn(told, RuntimeWarning, stacklevel=3)
 
 
-def open_again(kind: type, folder: Path, options: dict[str, Any], manifest: dict) -> Any:
+def open_again(kind: type, folder: Path, options: dict[str, Any], manifest: Manifest) -> Any:
     """What unpickling a classifier or transcriber does: open its folder in this process.
 
     Raises ArtifactError where the folder's manifest is no longer the one that was opened.
@@ -62,7 +67,7 @@ def open_again(kind: type, folder: Path, options: dict[str, Any], manifest: dict
     return opened
 
 
-def open_session(path: Path, provider: str, threads: int, entry: dict[str, Any]) -> SharedSession:
+def open_session(path: Path, provider: str, threads: int, entry: FileEntry) -> SharedSession:
     """A session on exactly this provider, in the arithmetic that the manifest's ``entry`` states.
 
     It serves all threads, and forked processes too. Warns where this machine computes otherwise;
@@ -76,7 +81,7 @@ def open_session(path: Path, provider: str, threads: int, entry: dict[str, Any])
     return session
 
 
-def session_options(threads: int, entry: dict[str, Any]) -> onnxruntime.SessionOptions:
+def session_options(threads: int, entry: FileEntry) -> onnxruntime.SessionOptions:
     """Options of ONNX Runtime for a file: its threads, and its arithmetic pinned."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -87,7 +92,7 @@ def session_options(threads: int, entry: dict[str, Any]) -> onnxruntime.SessionO
     return options
 
 
-def _open_onnx(path: Path, provider: str, threads: int, entry: dict[str, Any]) -> Any:
+def _open_onnx(path: Path, provider: str, threads: int, entry: FileEntry) -> Any:
     wanted = PROVIDERS[provider]
     if wanted not in onnxruntime.get_available_providers():
         hint = "; pip install onnxruntime-gpu" if provider == "cuda" else ""
@@ -105,14 +110,12 @@ def _open_onnx(path: Path, provider: str, threads: int, entry: dict[str, Any]) -
     return session
 
 
-def _open_openvino(
-    path: Path, provider: str, threads: int, entry: dict[str, Any]
-) -> OpenVinoSession:
+def _open_openvino(path: Path, provider: str, threads: int, entry: FileEntry) -> OpenVinoSession:
     """An OpenVINO file on the CPU; raises ArtifactError where openvino is missing."""
     if provider != "cpu":
         raise ArtifactError(f"{path.name} runs on the CPU only")
     try:
-        return OpenVinoSession(path, threads, entry.get("arithmetic"))
+        return OpenVinoSession(path, threads, entry.arithmetic)
     except ModuleNotFoundError as fault:
         raise ArtifactError(f"{path.name} needs OpenVINO: pip install openvino") from fault
     except RuntimeError as fault:

@@ -11,28 +11,29 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from export.runtime.manifest import ArtifactError, TextError
+from export.runtime.manifest import ArtifactError, Manifest, TextError
 from finetune.core.preparation import UNPREPARED, Preparation, checked, read_preparation
 
 
 class TextEncoder:
-    """The tokenizer of an artifact's folder, used as the manifest's ``preparation`` says.
+    """The tokenizer of an artifact's folder; texts are prepared, and cut at ``max_length`` tokens.
 
-    Artifacts of before there was that key read texts as they come, and cut them on the right,
-    which is what they were checked with. Raises ArtifactError.
+    Raises ArtifactError where the folder's tokenizer.json cannot be read.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        self.preparation = manifest_preparation(folder, manifest)
+    def __init__(
+        self, folder: Path, preparation: Preparation, *, max_length: int, pad_token_id: int
+    ) -> None:
+        self.preparation = preparation
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as fault:  # tokenizers raises plain Exception
             raise ArtifactError(f"{folder}/tokenizer.json cannot be read: {fault}") from fault
-        self._nothing = [int(manifest["pad_token_id"])]
+        self._nothing = [pad_token_id]
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = self.preparation.special_tokens == "split"
         self._tokenizer.enable_truncation(
-            max_length=int(manifest["max_length"]),
+            max_length=max_length,
             strategy=self.preparation.truncation_strategy,
             direction=self.preparation.truncation_side,
         )
@@ -68,10 +69,23 @@ def _checked_texts(texts: Iterable[Any]) -> Iterator[str]:
         raise TextError(str(fault)) from fault
 
 
-def manifest_preparation(folder: Path, manifest: dict[str, Any]) -> Preparation:
-    """How an artifact's texts are prepared; raises ArtifactError where this runtime cannot."""
+def open_encoder(folder: Path, manifest: Manifest) -> TextEncoder:
+    """The encoder as an artifact's manifest says; raises ArtifactError."""
+    if manifest.max_length is None:
+        raise ArtifactError(f"{folder}/manifest.json: max_length is null, allowed: a whole number")
+    how = manifest_preparation(folder, manifest.preparation)
+    size, padding = manifest.max_length, manifest.pad_token_id
+    return TextEncoder(folder, how, max_length=size, pad_token_id=padding)
+
+
+def manifest_preparation(folder: Path, told: Mapping[str, Any] | None) -> Preparation:
+    """How an artifact's texts are prepared, as its manifest has it; raises ArtifactError.
+
+    Artifacts of before there was that key read texts as they come, and cut them on the right,
+    which is what they were checked with.
+    """
     try:
-        return read_preparation(manifest.get("preparation"), UNPREPARED)
+        return read_preparation(told, UNPREPARED)
     except ValueError as fault:
         raise ArtifactError(
             f"{folder}/manifest.json: {fault}; it was written by a newer kotune"

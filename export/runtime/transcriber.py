@@ -72,16 +72,17 @@ class OnnxTranscriber:
             "verify": verify,
             "allow_failed": allow_failed,
         }
-        entry = self.manifest["files"][self.precision]
+        entry = self.manifest.files[self.precision]
         verify_opened(self.folder, self.manifest, self.precision, verify, SETTINGS_FILES)
         warn_of_instructions(entry)
         try:
-            self.settings = read_speech_settings(
-                self.folder, self.manifest["chunk_s"], self.manifest["stride_s"]
-            )
+            cut = (self.manifest.chunk_s, self.manifest.stride_s)
+            if None in cut:
+                raise ValueError("manifest.json lacks chunk_s or stride_s")
+            self.settings = read_speech_settings(self.folder, *cut)
         except (OSError, ValueError, KeyError) as fault:
             raise ArtifactError(f"{self.folder} is not a whole speech artifact: {fault}") from fault
-        self._session = open_session(self.folder / entry["path"], provider, self.threads, entry)
+        self._session = open_session(self.folder / entry.path, provider, self.threads, entry)
         self.executed = executed_arithmetic(self._session, entry, provider)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 from export.artifact.card_metadata import Figure, base_name
 from export.artifact.card_tables import Column, number, with_interval
 from export.artifact.folder import FP32_FILE
+from export.artifact.manifest import ArtifactManifest
 from export.checks.ladder import Ladder
 from export.checks.speech_edges import make_speech_edges
 from export.checks.stability import Stability, measure_speech_stability
@@ -26,7 +27,7 @@ from export.graph.feeds import Feed
 from export.precisions import ALL
 from export.quantization.calibration import CALIBRATED, calibration_recordings, read_feeds
 from export.runtime.bundle import SPEECH as SPEECH_BUNDLE
-from export.runtime.manifest import ANSWERS
+from export.runtime.manifest import ANSWERS, Manifest
 from export.tasks.task import Exported, Task
 from finetune.data.audio import encode_flac, stream_audio, to_int16
 from finetune.recipes.speech import SpeechExportSection
@@ -67,18 +68,18 @@ class SpeechCard:
     metrics = ("wer", "cer")
     columns = COLUMNS
 
-    def introduce(self, manifest: dict[str, Any]) -> str:
+    def introduce(self, manifest: ArtifactManifest) -> str:
         """Base model, method, rate, how long recordings are cut."""
-        kotune = manifest["provenance"]["kotune"] or ""
-        made = f"`{base_name(manifest['base'])}`, fine-tuned ({manifest['method']})"
-        if manifest["base"].get("random_weights"):
+        kotune = manifest.provenance.kotune or ""
+        made = f"`{base_name(manifest.base)}`, fine-tuned ({manifest.method})"
+        if manifest.base.random_weights:
             made = "trained from scratch"
         return f"""A wav2vec2 that transcribes speech by CTC, {made},
 and exported to ONNX by kotune {kotune}. It works at
-{manifest["sampling_rate_hz"]:,} Hz; recordings over {manifest["chunk_s"]:g} s are cut into chunks
-that overlap by {manifest["stride_s"]:g} s on either side."""
+{manifest.sampling_rate_hz:,} Hz; recordings over {manifest.chunk_s:g} s are cut into chunks
+that overlap by {manifest.stride_s:g} s on either side."""
 
-    def show_use(self, manifest: dict[str, Any]) -> str:
+    def show_use(self, manifest: ArtifactManifest) -> str:
         """predict.py, then the command."""
         return """`predict.py` needs Python 3.10 with numpy, onnxruntime, soundfile and soxr (an
 .xml file: openvino):
@@ -196,14 +197,14 @@ class SpeechTask(Task):
         run = self.run
         return {
             "pad_token_id": self.inference.blank_id,
-            "sampling_rate_hz": run.info["sampling_rate_hz"],
+            "sampling_rate_hz": run.info.sampling_rate_hz,
             "chunk_s": self.settings.chunk_s,
             "stride_s": self.settings.stride_s,
         }
 
-    def make_feeds(self, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
+    def make_feeds(self, folder: Path, manifest: Manifest) -> list[Feed]:
         """Training recordings, one a batch."""
-        return read_feeds(self._training, self.inference, manifest["inputs"])
+        return read_feeds(self._training, self.inference, manifest.inputs)
 
     def list_timed(self, folder: Path) -> list[str]:
         """The first recordings, as files."""
@@ -226,9 +227,7 @@ class SpeechTask(Task):
             (folder / names[-1]).write_bytes(encode_flac(kept, rate_hz))
         return names
 
-    def measure_stability(
-        self, folder: Path, manifest: dict[str, Any], precision: str, entry: dict[str, Any]
-    ) -> Stability:
+    def measure_stability(self, folder: Path, manifest: Manifest, precision: str) -> Stability:
         """Transcripts of recordings alone and in batches."""
         waves = self.checks.rows[: self.settings.stability_rows]
         runtime = self.open_runtime(folder, precision)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from export.checks.stability import Stability
     from export.graph.feeds import Feed
     from export.runtime.bundle import Bundle
+    from export.runtime.manifest import Manifest
     from finetune.run_folder import Run
 
 
@@ -99,7 +100,7 @@ class Task(ABC):
         """The task's own entries of the manifest, known before anything is exported."""
 
     @abstractmethod
-    def make_feeds(self, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
+    def make_feeds(self, folder: Path, manifest: Manifest) -> list[Feed]:
         """Calibration batches of training rows, none padded."""
 
     @abstractmethod
@@ -111,9 +112,7 @@ class Task(ABC):
         """At most ``count`` check rows for ``answers/``: texts, or files written there."""
 
     @abstractmethod
-    def measure_stability(
-        self, folder: Path, manifest: dict[str, Any], precision: str, entry: dict[str, Any]
-    ) -> Stability:
+    def measure_stability(self, folder: Path, manifest: Manifest, precision: str) -> Stability:
         """Whether a file's answers depend on a row's company."""
 
     @property

@@ -15,6 +15,7 @@ from export.artifact.answers import spread_by_length
 from export.artifact.card_metadata import Figure, base_name
 from export.artifact.card_tables import Column, number, with_interval
 from export.artifact.folder import FP32_FILE
+from export.artifact.manifest import ArtifactManifest
 from export.checks.accuracy import (
     UNPADDED_ROWS,
     AccuracyChecks,
@@ -27,6 +28,7 @@ from export.checks.text_edges import make_text_edges
 from export.graph.feeds import Feed
 from export.quantization.calibration import calibration_feeds
 from export.runtime.bundle import TEXT as TEXT_BUNDLE
+from export.runtime.manifest import Manifest
 from export.tasks.task import Exported, Task
 from finetune.core.errors import ModelError
 from finetune.core.preparation import UNPREPARED, read_preparation
@@ -61,19 +63,19 @@ class TextCard:
     metrics = ("accuracy", "f1")
     columns = COLUMNS
 
-    def introduce(self, manifest: dict[str, Any]) -> str:
+    def introduce(self, manifest: ArtifactManifest) -> str:
         """Labels, base model, method, length."""
-        labels, base = ", ".join(manifest["labels"]), base_name(manifest["base"])
-        kotune = manifest["provenance"]["kotune"] or ""
+        labels, base = ", ".join(manifest.labels), base_name(manifest.base)
+        kotune = manifest.provenance.kotune or ""
         return f"""A text classifier with the labels {labels}: `{base}`,
-fine-tuned ({manifest["method"]}) and exported to ONNX by kotune {kotune}.
+fine-tuned ({manifest.method}) and exported to ONNX by kotune {kotune}.
 {describe_preparation(manifest)}"""
 
-    def show_use(self, manifest: dict[str, Any]) -> str:
+    def show_use(self, manifest: ArtifactManifest) -> str:
         """predict.py, then Optimum's pipeline, on the artifact's example."""
-        precision = "int8" if "int8" in manifest["files"] else next(iter(manifest["files"]))
-        file = Path(manifest["files"][precision]["path"])
-        example = manifest.get("example") or EXAMPLE
+        precision = "int8" if "int8" in manifest.files else next(iter(manifest.files))
+        file = Path(manifest.files[precision].path)
+        example = manifest.example or EXAMPLE
         return f"""`predict.py` needs Python 3.10 with numpy, onnxruntime and tokenizers, and
 nothing else:
 
@@ -149,7 +151,7 @@ class TextTask(Task):
         from finetune.models.loading import load_trained
 
         ladder.climb("training", "reference", self.checks.chosen.stored_logits)
-        exact = self.run.info.get("evaluation_precision", "fp32") == "fp32"
+        exact = self.run.info.evaluation_precision in (None, "fp32")
         model = load_trained(self.run)
         kind = "float" if exact else "reported"
         edges = self._classify_edges(model)
@@ -216,7 +218,7 @@ class TextTask(Task):
             **shown,
         }
 
-    def make_feeds(self, folder: Path, manifest: dict[str, Any]) -> list[Feed]:
+    def make_feeds(self, folder: Path, manifest: Manifest) -> list[Feed]:
         """Training texts in batches of one length."""
         return calibration_feeds(self.run, self.settings.calibration_rows, folder, manifest)
 
@@ -229,12 +231,10 @@ class TextTask(Task):
         texts = self.checks.rows
         return [texts[row] for row in spread_by_length([len(text) for text in texts], count)]
 
-    def measure_stability(
-        self, folder: Path, manifest: dict[str, Any], precision: str, entry: dict[str, Any]
-    ) -> Stability:
+    def measure_stability(self, folder: Path, manifest: Manifest, precision: str) -> Stability:
         """Labels of texts alone, in batches, padded."""
         texts, seed = self.checks.rows[: self.settings.stability_rows], self.run.recipe.seed
-        return measure_stability(folder, entry, manifest, texts, seed=seed)
+        return measure_stability(folder, manifest, precision, texts, seed=seed)
 
     @property
     def max_unstable(self) -> float:
@@ -272,14 +272,14 @@ class TextTask(Task):
         check_tokens(self.tokenizer, folder, self.run.preparation, self.run.max_length)
 
 
-def describe_preparation(manifest: dict[str, Any]) -> str:
+def describe_preparation(manifest: ArtifactManifest) -> str:
     """What a client has to do to a text before the tokenizer reads it."""
-    how = read_preparation(manifest.get("preparation"), UNPREPARED)
+    how = read_preparation(manifest.preparation, UNPREPARED)
     steps = [f"Unicode {how.unicode}"] if how.unicode != "none" else []
     steps += ["lower case"] if how.casing == "lower" else []
     steps += ["runs of white space as one space"] if how.whitespace == "fold" else []
     kept = "end" if how.truncation_side == "left" else "beginning"
-    told = f"Texts are cut at {manifest['max_length']} tokens, of which the {kept} is kept"
+    told = f"Texts are cut at {manifest.max_length} tokens, of which the {kept} is kept"
     if not steps:
         return f"{told}, and read as they come."
     return (

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from finetune.checks.signs import Sign
+from finetune.data.summary import DataSummary
 
 TOLD_SEEN = 0.01  # of a split's rows whose text also stands in training
 
@@ -54,11 +55,11 @@ def answer_signs(split: str, figures: Mapping[str, Any], labels: Sequence[str]) 
     return signs
 
 
-def seen_signs(summary: Mapping[str, Any]) -> list[Sign]:
+def seen_signs(summary: DataSummary) -> list[Sign]:
     """Signs of validation and test rows whose text the training has seen, from data.json."""
     signs = []
     for split in ("validation", "test"):
-        seen, rows = summary[f"{split}_rows_seen_in_training"], summary["splits"][split]["rows"]
+        seen, rows = summary.seen_in_training(split), summary.splits[split].rows
         if rows and seen >= TOLD_SEEN * rows:
             signs.append(
                 Sign(

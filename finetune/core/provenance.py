@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import Field
 
 from finetune.core.cpu_flags import cpu_flags
+from finetune.core.documents import Document
 
+PROVENANCE_SCHEMA = "kotune.provenance/1"
 PACKAGES = (
     "torch",
     "transformers",
@@ -38,19 +41,47 @@ PACKAGES = (
 )
 
 
-def collect_provenance(seed: int | None = None) -> dict[str, Any]:
-    """A JSON-ready record of this process: code, packages, hardware, command."""
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "seed": seed,
-        "kotune": package_version("kotune"),
-        "git": git_state(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: package_version(name) for name in PACKAGES if package_version(name)},
-        "hardware": describe_hardware(),
-    }
+class Hardware(Document):
+    """The machine: its processor with the instructions that matter here, memory, GPUs."""
+
+    cpu: str
+    cpu_flags: tuple[str, ...] = ()
+    cores: int | None = None
+    memory_bytes: int
+    gpus: tuple[str, ...] = ()
+
+
+class Provenance(Document):
+    """provenance.json: code, packages, hardware and command of what made a folder.
+
+    ``training`` is how a training went: starts, processes, micro-batch.
+    """
+
+    created: str
+    command: str
+    seed: int | None = None
+    kotune: str | None = None
+    git: dict[str, Any] | None = None
+    python: str | None = None
+    platform: str | None = None
+    packages: dict[str, str] = Field({})
+    hardware: Hardware
+    training: Any = None
+
+
+def collect_provenance(seed: int | None = None) -> Provenance:
+    """A record of this process: code, packages, hardware, command."""
+    return Provenance(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        seed=seed,
+        kotune=package_version("kotune"),
+        git=git_state(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        packages={name: version for name in PACKAGES if (version := package_version(name))},
+        hardware=describe_hardware(),
+    )
 
 
 def package_version(name: str) -> str | None:
@@ -94,18 +125,17 @@ def cpu_has_bf16() -> bool:
     return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
 
 
-def describe_hardware() -> dict[str, Any]:
+def describe_hardware() -> Hardware:
     """CPU, cores, memory and, where torch is loaded and sees one, the GPU."""
     notable = {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8"}
-    return {
-        "cpu": _cpu_name(),
-        "cpu_flags": sorted(cpu_flags() & notable),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "gpus": _gpu_names(),
-    }
+    affinity = hasattr(os, "sched_getaffinity")
+    return Hardware(
+        cpu=_cpu_name(),
+        cpu_flags=tuple(sorted(cpu_flags() & notable)),
+        cores=len(os.sched_getaffinity(0)) if affinity else os.cpu_count(),
+        memory_bytes=psutil.virtual_memory().total,
+        gpus=tuple(_gpu_names()),
+    )
 
 
 def _cpu_name() -> str:

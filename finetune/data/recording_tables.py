@@ -11,6 +11,7 @@ from finetune.core.errors import DataError
 from finetune.core.hub import hub_answers
 from finetune.data.audio import AudioError, describe_audio
 from finetune.data.records import plain_name
+from finetune.data.summary import DroppedRow
 from finetune.data.table_files import read_records
 from finetune.data.tables import is_missing
 
@@ -119,7 +120,7 @@ def check_columns(frame: pd.DataFrame, wanted: list[str], origin: object, fix: s
         )
 
 
-def measure_recordings(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+def measure_recordings(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[DroppedRow]]:
     """The readable rows with their ``seconds``, and the others with the reason."""
     seconds, faults = [], []
     for row, audio in zip(frame["row"], frame["audio"], strict=True):
@@ -130,7 +131,7 @@ def measure_recordings(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[dict[str
             seconds.append(length)
         except AudioError as fault:
             seconds.append(float("nan"))
-            faults.append({"row": int(row), "why": str(fault)})
+            faults.append(DroppedRow(row=int(row), why=str(fault)))
     measured = frame.assign(seconds=seconds)
     return measured[measured["seconds"].notna()].reset_index(drop=True), faults
 

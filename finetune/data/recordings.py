@@ -6,7 +6,6 @@ import hashlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,7 @@ from finetune.data.recording_tables import (
     read_hub_recordings,
     read_recordings,
 )
+from finetune.data.summary import DataSummary, Dropped, SplitSummary
 from finetune.recipes.files import expand_path
 from finetune.recipes.speech import SpeechDataSection
 
@@ -38,12 +38,12 @@ class SpeechCorpus:
     train: pd.DataFrame
     validation: pd.DataFrame
     test: pd.DataFrame
-    summary: dict[str, Any]
+    summary: DataSummary
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the rows of the three splits."""
-        return self.summary["fingerprint"]
+        return self.summary.fingerprint
 
     @property
     def splits(self) -> dict[str, pd.DataFrame]:
@@ -58,7 +58,7 @@ def load_speech_corpus(data: SpeechDataSection, seed: int) -> SpeechCorpus:
     """
     tables = _read_tables(data)
     notes = [note for frame in tables.values() for note in frame.attrs.get(NOTES, ())]
-    dropped: dict[str, Any] = {}
+    dropped: dict[str, Dropped] = {}
     for name, frame in tables.items():
         tables[name], dropped[name] = _clean(frame, data, name)
     train = _take(tables["train"], data.rows, seed)
@@ -70,7 +70,7 @@ def load_speech_corpus(data: SpeechDataSection, seed: int) -> SpeechCorpus:
         train, test = _split(train, data.test_size or 0.2, seed, "test_size")
     train, validation = _split(train, data.validation_size, seed, "validation_size")
     splits = {"train": train, "validation": validation, "test": test}
-    return SpeechCorpus(**splits, summary={**_summarise(splits, data, dropped), "notes": notes})
+    return SpeechCorpus(**splits, summary=_summarise(splits, data, dropped, notes))
 
 
 def clean_transcript(text: object, case: str) -> str:
@@ -140,7 +140,7 @@ def _read_tables(data: SpeechDataSection) -> dict[str, pd.DataFrame]:
 
 def _clean(
     frame: pd.DataFrame, data: SpeechDataSection, split: str
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+) -> tuple[pd.DataFrame, Dropped]:
     wanted = [data.text_column, *([data.speaker_column] if data.speaker_column else [])]
     check_columns(frame, wanted, f"data.path={data.path}, {split}", "data.text_column=…")
     speaker = frame[data.speaker_column].astype(str) if data.speaker_column else ""
@@ -156,14 +156,14 @@ def _clean(
             f"no recording of {split} can be used",
             received=f"{len(no_text)} without text, {len(unreadable)} unreadable, "
             f"{len(too_long)} longer than data.max_seconds={data.max_seconds:g}",
-            allowed=unreadable[0]["why"] if unreadable else None,
+            allowed=unreadable[0].why if unreadable else None,
         )
-    return frame, {
-        "no_text": len(no_text),
-        "too_long": len(too_long),
-        "unreadable": len(unreadable),
-        "first": unreadable[:LISTED],
-    }
+    return frame, Dropped(
+        no_text=len(no_text),
+        too_long=len(too_long),
+        unreadable=len(unreadable),
+        first=tuple(unreadable[:LISTED]),
+    )
 
 
 def _choose_speakers(frame: pd.DataFrame, data: SpeechDataSection) -> pd.DataFrame:
@@ -204,31 +204,35 @@ def _split(
 
 
 def _summarise(
-    splits: dict[str, pd.DataFrame], data: SpeechDataSection, dropped: dict[str, Any]
-) -> dict[str, Any]:
+    splits: dict[str, pd.DataFrame],
+    data: SpeechDataSection,
+    dropped: dict[str, Dropped],
+    notes: Sequence[str],
+) -> DataSummary:
     digest = hashlib.sha256()
     for name, frame in splits.items():
         for row in frame[["row", "file", "text", "seconds"]].itertuples(index=False):
             digest.update(
                 f"{name}\t{row.row}\t{row.file}\t{row.text}\t{row.seconds:.6f}\n".encode()
             )
-    return {
-        "origin": data.path,
-        "fingerprint": digest.hexdigest(),
-        "splits": {name: _describe(frame) for name, frame in splits.items()},
-        "dropped": dropped,
-    }
+    return DataSummary(
+        origin=data.path,
+        splits={name: _describe(frame) for name, frame in splits.items()},
+        dropped=dropped,
+        fingerprint=digest.hexdigest(),
+        notes=tuple(notes),
+    )
 
 
-def _describe(frame: pd.DataFrame) -> dict[str, Any]:
+def _describe(frame: pd.DataFrame) -> SplitSummary:
     words = sum(len(text.split()) for text in frame["text"])
-    return {
-        "rows": len(frame),
-        "seconds": round(float(frame["seconds"].sum()), 1),
-        "longest_s": round(float(frame["seconds"].max()), 2),
-        "words": words,
-        "speakers": sorted(set(frame["speaker"]) - {""}),
-    }
+    return SplitSummary(
+        rows=len(frame),
+        seconds=round(float(frame["seconds"].sum()), 1),
+        longest_s=round(float(frame["seconds"].max()), 2),
+        words=words,
+        speakers=tuple(sorted(set(frame["speaker"]) - {""})),
+    )
 
 
 def characters_of(texts: Sequence[str]) -> list[str]:

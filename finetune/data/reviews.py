@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from finetune.core.errors import DataError
 from finetune.core.preparation import DEFAULT, Preparation
 from finetune.data.records import plain_name
+from finetune.data.summary import DataSummary, Dropped, DroppedRow, SplitSummary
 from finetune.data.tables import SUFFIXES, Table, canonical_label, read_table
 from finetune.recipes.files import expand_path
 from finetune.recipes.text import DataSection
@@ -32,12 +32,12 @@ class Corpus:
     train: pd.DataFrame
     validation: pd.DataFrame
     test: pd.DataFrame
-    summary: dict[str, Any]
+    summary: DataSummary
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over every split's rows, texts and labels."""
-        return self.summary["fingerprint"]
+        return self.summary.fingerprint
 
 
 def load_corpus(data: DataSection, seed: int, prepare: Preparation = DEFAULT) -> Corpus:
@@ -65,8 +65,7 @@ def load_corpus(data: DataSection, seed: int, prepare: Preparation = DEFAULT) ->
     train, validation = _split(train, data.validation_size, seed, "validation_size")
     test = test.assign(seen_in_training=test[PREPARED].isin(set(train[PREPARED])))
     splits = {"train": train, "validation": validation, "test": test}
-    summary = _summarise(splits, data, origin, dropped_train, dropped_test)
-    summary["notes"] = notes
+    summary = _summarise(splits, data, origin, dropped_train, dropped_test, notes)
     return Corpus(
         *(frame.drop(columns=PREPARED) for frame in (train, validation, test)), summary=summary
     )
@@ -120,7 +119,7 @@ def _clean(
     origin: str,
     prepare: Preparation,
     notes: list[str],
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+) -> tuple[pd.DataFrame, Dropped]:
     """Rows with a text and a known label, as class ids, and what was dropped.
 
     The column PREPARED holds what the model would read of each text.
@@ -131,12 +130,12 @@ def _clean(
     foreign = ids.isna() & ~empty
     bad = empty | foreign
     listed = [_why(row, no_text=empty[at]) for at, row in table[bad].head(LISTED).iterrows()]
-    dropped = {"no_text": int(empty.sum()), "unknown_label": int(foreign.sum()), "first": listed}
+    dropped = Dropped(no_text=int(empty.sum()), unknown_label=int(foreign.sum()), first=listed)
     if bad.mean() > UNEXPECTED_SHARE or len(table) == 0:
         raise DataError(
             f"{origin} is not the expected table: {int(bad.sum())} of {len(table)} rows have no "
             "text or an unknown label",
-            received="; ".join(f"{place_of(one)}: {one['why']}" for one in listed),
+            received="; ".join(map(str, listed)),
             allowed=f"labels {', '.join(labels)}",
             next_step="data.text_column, data.label_column, data.labels",
         )
@@ -163,17 +162,11 @@ def _class_ids(
     return ids.fillna(canonical)
 
 
-def _why(row: pd.Series, *, no_text: bool) -> dict[str, Any]:
+def _why(row: pd.Series, *, no_text: bool) -> DroppedRow:
     """A dropped row's number, its line where that is another, and the reason."""
     label = "no label" if row["raw_label"] is None else f"label {row['raw_label']!r}"
     line = {"line": int(row["line"])} if row["line"] != row["row"] else {}
-    return {"row": int(row["row"]), **line, "why": "no text" if no_text else label}
-
-
-def place_of(dropped: dict[str, Any]) -> str:
-    """``row 5``, or ``row 5 (line 9)``."""
-    line = f" (line {dropped['line']})" if "line" in dropped else ""
-    return f"row {dropped['row']}{line}"
+    return DroppedRow(row=int(row["row"]), **line, why="no text" if no_text else label)
 
 
 def _take(frame: pd.DataFrame, rows: int | None, take: str, seed: int, key: str) -> pd.DataFrame:
@@ -225,28 +218,30 @@ def _summarise(
     splits: dict[str, pd.DataFrame],
     data: DataSection,
     origin: str,
-    dropped_train: dict[str, Any],
-    dropped_test: dict[str, Any] | None,
-) -> dict[str, Any]:
+    dropped_train: Dropped,
+    dropped_test: Dropped | None,
+    notes: Sequence[str],
+) -> DataSummary:
     names = list(data.labels.values())
-    return {
-        "origin": origin,
-        "labels": names,
-        "splits": {
-            name: {
-                "rows": len(frame),
-                "balance": {
+    return DataSummary(
+        origin=origin,
+        labels=tuple(names),
+        splits={
+            name: SplitSummary(
+                rows=len(frame),
+                balance={
                     label: int((frame["label"] == index).sum()) for index, label in enumerate(names)
                 },
-                "duplicate_texts": int(frame[PREPARED].duplicated().sum()),
-                "texts_changed_by_preparation": int((frame["text"] != frame[PREPARED]).sum()),
-            }
+                duplicate_texts=int(frame[PREPARED].duplicated().sum()),
+                texts_changed_by_preparation=int((frame["text"] != frame[PREPARED]).sum()),
+            )
             for name, frame in splits.items()
         },
-        "dropped": {"train": dropped_train, "test": dropped_test},
-        "test_rows_seen_in_training": int(splits["test"]["seen_in_training"].sum()),
-        "validation_rows_seen_in_training": int(
+        dropped={"train": dropped_train, "test": dropped_test},
+        test_rows_seen_in_training=int(splits["test"]["seen_in_training"].sum()),
+        validation_rows_seen_in_training=int(
             splits["validation"][PREPARED].isin(set(splits["train"][PREPARED])).sum()
         ),
-        "fingerprint": fingerprint_rows(list(splits.values())),
-    }
+        fingerprint=fingerprint_rows(list(splits.values())),
+        notes=tuple(notes),
+    )

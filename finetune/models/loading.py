@@ -220,18 +220,15 @@ def run_base(run: Run) -> BaseModel:
     """The base model a run was trained on, found again and checked; raises ModelError."""
     told = run.base
     base = resolve_base(
-        told["source"],
-        told["revision"],
-        random_weights=told["random_weights"],
-        seed=told["seed"],
+        told.source, told.revision, random_weights=told.random_weights, seed=told.seed
     )
     every = sorted(Path(base.location).glob("*.safetensors"))  # what older runs hashed
     known = (None, base.weights_sha256, hash_weights(every))
-    if told["weights_sha256"] not in known:
+    if told.weights_sha256 not in known:
         raise ModelError(
             "the base model is not the one this run was trained on",
             received=f"{base.source} with weights {base.weights_sha256}",
-            allowed=told["weights_sha256"],
+            allowed=told.weights_sha256,
         )
     return base
 

@@ -21,10 +21,11 @@ from finetune import run_folder
 from finetune.adapters.attach import count_parameters
 from finetune.checks.signs import Sign, report_signs
 from finetune.checks.trial import Way, settle_way, take_step
+from finetune.core.documents import write_document
 from finetune.core.errors import FolderError
-from finetune.core.files import write_json
 from finetune.core.processes import is_sharded, process_count
-from finetune.core.provenance import collect_provenance
+from finetune.core.provenance import PROVENANCE_SCHEMA, Provenance, collect_provenance
+from finetune.data.summary import DATA_SCHEMA, DataSummary
 from finetune.hardware.frozen_base import Originals
 from finetune.loop.checkpoints import Checkpoint
 from finetune.loop.ledger import BatchShape, Ledger
@@ -33,6 +34,7 @@ from finetune.loop.resumable import BEST, ResumableTrainer
 from finetune.loop.trainer_setup import training_history
 from finetune.models.source import BaseModel
 from finetune.recipes.sections import Recipe
+from finetune.run_records import METRICS_SCHEMA, Course, HistoryPoint, RunMetrics
 from finetune.tasks.registry import TASKS
 
 Report = Callable[[str], None]
@@ -87,15 +89,15 @@ class Outcome:
         return cls(state, Ledger(**checkpoint.ledger), device)
 
     @property
-    def course(self) -> dict[str, Any]:
+    def course(self) -> Course:
         """Starts, processes, and what lack of memory changed."""
-        return {
-            "starts": self.ledger.starts,
-            "processes": process_count(),
-            "micro_batch": self.ledger.micro_batch,
-            "gradient_accumulation_steps": self.ledger.accumulation,
-            "out_of_memory": self.ledger.out_of_memory,
-        }
+        return Course(
+            starts=self.ledger.starts,
+            processes=process_count(),
+            micro_batch=self.ledger.micro_batch,
+            gradient_accumulation_steps=self.ledger.accumulation,
+            out_of_memory=tuple(self.ledger.out_of_memory),
+        )
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -107,7 +109,7 @@ class Outcome:
             "step_times_s": self.ledger.step_times_s,
             "peak_training_memory_bytes": self.ledger.peak_memory_bytes,
             "peak_training_vram_bytes": self.ledger.peak_vram_bytes if on_gpu else None,
-            "training": self.course,
+            "training": self.course.as_dict(),
         }
 
 
@@ -248,7 +250,7 @@ class RunTask(Task):
     """A task that leaves a run folder: model, rows, predictions, metrics and run.json."""
 
     @abstractmethod
-    def data_summary(self, job: Any, built: Any) -> dict[str, Any]:
+    def data_summary(self, job: Any, built: Any) -> DataSummary:
         """What data.json says."""
 
     @abstractmethod
@@ -256,10 +258,10 @@ class RunTask(Task):
         """What was trained, with what is needed to use it, in safetensors."""
 
     @abstractmethod
-    def evaluate(self, job: Any, built: Any, folder: Path, report: Report) -> dict[str, Any]:
+    def evaluate(self, job: Any, built: Any, folder: Path, report: Report) -> RunMetrics:
         """Metrics of validation and test rows in fp32; rows and predictions are stored."""
 
-    def answer_signs(self, job: Any, metrics: dict[str, Any]) -> list[Sign]:
+    def answer_signs(self, job: Any, metrics: RunMetrics) -> list[Sign]:
         """What the answers say of the model beside their figures."""
         return []
 
@@ -270,18 +272,19 @@ class RunTask(Task):
     def write(self, job: Any, built: Any, outcome: Outcome, folder: Path, report: Report) -> None:
         """Everything the run folder holds, run.json last."""
         recipe, state = job.recipe, outcome.state
-        write_json(folder / "data.json", "kotune.data/1", self.data_summary(job, built))
+        write_document(folder / "data.json", DATA_SCHEMA, self.data_summary(job, built))
         parameters = count_parameters(built.model)
         self.save_model(job, built, folder / "model")
         metrics = self.evaluate(job, built, folder, report)
         signs = [*job.signs, *self.answer_signs(job, metrics)]
         report_signs(signs[len(job.signs) :], report)
-        metrics["history"] = training_history(state.log_history)
         metric = self.watch(job, built).metric
-        metrics["best"] = {"step": state.best_global_step, metric: state.best_metric}
-        write_json(folder / "metrics.json", "kotune.metrics/1", metrics)
-        provenance = {**collect_provenance(recipe.seed), "training": outcome.course}
-        write_json(folder / "provenance.json", "kotune.provenance/1", provenance)
+        course = {
+            "history": tuple(map(HistoryPoint.model_validate, training_history(state.log_history))),
+            "best": {"step": state.best_global_step, metric: state.best_metric},
+        }
+        write_document(folder / "metrics.json", METRICS_SCHEMA, metrics.model_copy(update=course))
+        write_provenance(folder, recipe.seed, outcome.course)
         weights = list((folder / "model").glob("*.safetensors"))
         base = job.base or BaseModel("from scratch", "", random_weights=True, seed=recipe.seed)
         info = {
@@ -310,15 +313,22 @@ class RunTask(Task):
         return Finished(
             recipe=run.recipe,
             method=run.method,
-            data_fingerprint=run.info["data_fingerprint"],
-            steps=run.info["steps"],
-            training_time_s=run.info["training_time_s"],
-            figures=self.figures(run_folder.read_document(run, "metrics.json")),
+            data_fingerprint=run.info.data_fingerprint,
+            steps=run.info.steps,
+            training_time_s=run.info.training_time_s,
+            figures=self.figures(run_folder.read_metrics(run)),
         )
 
     @abstractmethod
-    def figures(self, metrics: dict[str, Any]) -> Figures:
+    def figures(self, metrics: RunMetrics) -> Figures:
         """The figures of metrics.json that seeds are compared by."""
+
+
+def write_provenance(folder: Path, seed: int, course: Course) -> Provenance:
+    """Write provenance.json of a training that went so."""
+    found = collect_provenance(seed).model_copy(update={"training": course})
+    write_document(folder / "provenance.json", PROVENANCE_SCHEMA, found)
+    return found
 
 
 def task_of(recipe: Recipe) -> Task:

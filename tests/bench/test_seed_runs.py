@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from older_documents import TEXT_RUN
 from results_factory import make_results
 from scipy import stats
 
@@ -31,6 +32,7 @@ from bench.tasks.text import TextTask
 from bench.variants.contenders import Contender, Variant
 from finetune.recipes.text import FinetuneRecipe
 from finetune.run_folder import Run
+from finetune.run_records import RunRecord
 
 # Student 1908, "The probable error of a mean": hours of sleep gained with two drugs
 FIRST = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -111,7 +113,7 @@ def test_recipes_that_differ_only_in_seed_and_name_are_one() -> None:
     def described(**changes: Any) -> dict[str, Any]:
         content = {"data": {"source": "sample", "seed": 1}, **changes}
         recipe = FinetuneRecipe.model_validate(content)
-        run = Run(Path("runs/a"), "a", "lora", {}, ("부정", "긍정"), 32, recipe, {})
+        run = Run(Path("runs/a"), recipe, RunRecord.model_validate(TEXT_RUN))
         variant = Variant("a", "lora", "onnx", "fp32", None, Contender(run, None), "")
         return describe_variant(TextTask(), Prepared(variant, 1, None, None, None), Measurement())
 

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from export.artifact.manifest import Draft
 from export.graph.fusion import fuse_graph
 from export.quantization.calibration import calibration_feeds
 from export.quantization.workshop import Workshop
 from export.runtime.classifier import OnnxClassifier
+from export.runtime.manifest import read_manifest
 from finetune.run_folder import open_run
 
 
@@ -41,20 +43,21 @@ def make_workshop(
         if kind not in made:
             folder = tmp_path_factory.mktemp("workshop") / kind
             shutil.copytree(make_artifact("lora", kind), folder)
-            manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+            facts = json.loads((folder / "manifest.json").read_text("utf-8"))
+            files = facts.pop("files")
+            del facts["schema"], facts["sha256"]
             plain, fused = folder / "onnx" / "model.onnx", folder / ".work" / "fused.onnx"
             fused.parent.mkdir()
             fuse_graph(plain, fused, heads=4, hidden_size=64)
             run = open_run(make_run("lora", kind))
             made[kind] = Workshop(
-                folder=folder,
-                manifest={**manifest, "status": "building"},
+                draft=Draft(folder, {**facts, "status": "building"}, files),
                 head_modules=("classifier",),
                 heads=4,
                 hidden_size=64,
                 plain=plain,
                 fused=fused,
-                make_feeds=partial(calibration_feeds, run, 24, folder, manifest),
+                make_feeds=partial(calibration_feeds, run, 24, folder, read_manifest(folder)),
                 run_file=partial(classify, folder),
                 smooth_alpha=0.5,
                 int8_embeddings=False,

@@ -54,26 +54,25 @@ def test_the_layout_holds_no_pickle_and_nothing_of_the_workshop(make_artifact):
 def test_the_manifest_describes_the_artifact(make_artifact, make_run):
     artifact = open_artifact(make_artifact("lora", "roberta"))
     manifest, run = artifact.manifest, open_run(make_run("lora", "roberta"))
-    assert manifest["schema"] == "kotune.artifact/1"
     assert (artifact.status, artifact.method) == ("passed", "lora")
     assert (artifact.labels, artifact.max_length) == (("부정", "긍정"), 32)
     assert artifact.precisions == ("fp32", "int8")
     assert artifact.path("int8").is_file()
-    assert manifest["padding_side"] == "right"
-    assert manifest["opset"] == run.recipe.export.opset
-    assert manifest["inputs"] == ["input_ids", "attention_mask"]
-    assert manifest["base"] == run.base
+    assert manifest.padding_side == "right"
+    assert manifest.opset == run.recipe.export.opset
+    assert manifest.inputs == ("input_ids", "attention_mask")
+    assert manifest.base == run.base
     digest = hashlib.sha256((run.folder / "run.json").read_bytes()).hexdigest()
-    assert manifest["parent"]["run_sha256"] == digest
-    assert manifest["parent"]["files"] == run.info["files"]
-    assert manifest["tokenizer_sha256"] == manifest["sha256"]["tokenizer.json"]
-    assert manifest["data"]["fingerprint"] == run.info["data_fingerprint"]
-    assert manifest["metrics"]["test"]["accuracy"] == run_metrics(run)["test"]["all"]["accuracy"]
-    assert manifest["provenance"]["packages"]["onnxruntime"]
-    int8 = manifest["files"]["int8"]
-    assert int8["instruction_set"]["name"]
-    assert int8["bytes"] < manifest["files"]["fp32"]["bytes"]
-    assert set(manifest["sha256"]) == LAYOUT - {"manifest.json"}
+    assert manifest.parent.run_sha256 == digest
+    assert manifest.parent.files == run.info.files
+    assert manifest.tokenizer_sha256 == manifest.sha256["tokenizer.json"]
+    assert manifest.data.fingerprint == run.info.data_fingerprint
+    assert manifest.metrics["test"]["accuracy"] == run_metrics(run)["test"]["all"]["accuracy"]
+    assert manifest.provenance.packages["onnxruntime"]
+    int8 = manifest.files["int8"]
+    assert int8.instruction_set["name"]
+    assert int8.bytes < manifest.files["fp32"].bytes
+    assert set(manifest.sha256) == LAYOUT - {"manifest.json"}
 
 
 def run_metrics(run) -> dict:
@@ -81,7 +80,7 @@ def run_metrics(run) -> dict:
 
 
 def test_the_ladder_is_climbed_step_by_step(make_artifact, make_run):
-    ladder = open_artifact(make_artifact("lora", "roberta")).manifest["ladder"]
+    ladder = open_artifact(make_artifact("lora", "roberta")).manifest.ladder
     assert [step["name"] for step in ladder] == STEPS
     rows = len(read_validation(make_run("lora", "roberta")))
     assert {step["rows"] for step in ladder} == {rows}
@@ -93,7 +92,7 @@ def test_the_ladder_is_climbed_step_by_step(make_artifact, make_run):
 
 
 def test_every_step_has_intervals_and_a_test_against_the_first(make_artifact):
-    first, *others = open_artifact(make_artifact("lora", "roberta")).manifest["ladder"]
+    first, *others = open_artifact(make_artifact("lora", "roberta")).manifest.ladder
     assert first["mcnemar_p"] is None
     for step in others:
         assert 0 < step["mcnemar_p"] <= 1
@@ -115,17 +114,17 @@ def test_precisions_asked_for_are_made_checked_and_measured(make_run, tmp_path):
     )
     assert artifact.precisions == ("fp32", "int8-static", "int8-weight")
     assert artifact.path("int8-static").name == "model_int8.onnx"
-    static = artifact.manifest["files"]["int8-static"]
-    assert (static["calibration"], static["balanced"]) == ("percentile", True)
-    assert static["instruction_set"]["name"]
-    assert [step["name"] for step in artifact.manifest["ladder"]][-2:] == [
+    static = artifact.manifest.files["int8-static"]
+    assert (static.calibration, static.balanced) == ("percentile", True)
+    assert static.instruction_set["name"]
+    assert [step["name"] for step in artifact.manifest.ladder][-2:] == [
         "onnx-int8-static",
         "onnx-int8-weight",
     ]
-    stability = artifact.manifest["stability"]
+    stability = artifact.manifest.stability
     assert set(stability) == {"int8-static", "int8-weight"}
     assert {found["rows"] for found in stability.values()} == {24}
-    assert "onnx/model_int8.onnx" in artifact.manifest["sha256"]
+    assert "onnx/model_int8.onnx" in artifact.manifest.sha256
     assert not [name for name in files_of(artifact.folder) if "work" in name]
 
 

@@ -43,7 +43,7 @@ def test_what_is_stored_is_fp32_after_training_in_bf16(make_run, tmp_path: Path,
     training = recipe.training.model_copy(update={"precision": "bf16", "max_steps": 3})
     recipe = recipe.model_copy(update={"training": training, "output": str(tmp_path / "run")})
     run = open_run(finetune(recipe, report=lambda line: None))
-    assert (run.info["precision"], run.info["evaluation_precision"]) == ("bf16", "fp32")
+    assert (run.info.precision, run.info.evaluation_precision) == ("bf16", "fp32")
     rows = read_rows(run, "validation")
     logits = predict_logits(
         load_trained(run),
@@ -101,7 +101,7 @@ def test_the_run_folder_is_whole(make_run, method: str) -> None:
     assert summary["token_lengths"]["p100"] <= run.max_length
     assert summary["fingerprint"] == load_corpus(run.recipe.data, run.recipe.seed).fingerprint
     steps = run.recipe.training.max_steps
-    assert run.info["steps"] == len(run.info["step_times_s"]) == steps
+    assert run.info.steps == len(run.info.step_times_s) == steps
     assert json.loads((run.folder / "provenance.json").read_text())["packages"]["torch"]
     assert list((run.folder / "tensorboard").iterdir())
     names = [path.name for path in run.folder.rglob("*") if path.is_file()]
@@ -138,8 +138,8 @@ def test_the_best_checkpoint_is_kept(make_run, tmp_path: Path) -> None:
     assert metrics["best"]["step"] == next(
         entry["step"] for entry in curve if entry["eval_accuracy"] == best
     )
-    assert curve[-1]["step"] == run.info["steps"]
-    stopped_early = run.info["steps"] < 30
+    assert curve[-1]["step"] == run.info.steps
+    stopped_early = run.info.steps < 30
     since_best = [entry for entry in curve if entry["step"] > metrics["best"]["step"]]
     assert stopped_early == (len(since_best) == 3) or not stopped_early
 
@@ -177,7 +177,8 @@ def test_another_base_than_the_trained_one_is_refused(make_run, tmp_path: Path) 
     import dataclasses
 
     run = open_run(make_run("lora", "roberta"))
-    foreign = dataclasses.replace(run, base={**run.base, "weights_sha256": "0" * 64})
+    base = run.base.model_copy(update={"weights_sha256": "0" * 64})
+    foreign = dataclasses.replace(run, info=run.info.model_copy(update={"base": base}))
     with pytest.raises(ModelError, match="not the one this run was trained on"):
         load_trained(foreign)
 

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from finetune.core.documents import write_document
 from finetune.core.errors import FolderError, ModelError
 from finetune.core.files import publish_folder, read_json, write_json, write_text
-from finetune.core.provenance import collect_provenance
+from finetune.core.provenance import PROVENANCE_SCHEMA, Provenance, collect_provenance
 from finetune.recipes.files import check_recipe, dump_recipe
 from finetune.recipes.pretraining import PretrainRecipe
+from finetune.run_records import Course
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 METRICS = "kotune.pretrain/1"
-PROVENANCE = "kotune.provenance/1"
 
 
 def is_pretrained(folder: Path) -> bool:
@@ -44,7 +45,7 @@ def write_model_folder(
     tokenizer: PreTrainedTokenizerBase,
     recipe: PretrainRecipe,
     metrics: dict[str, Any],
-    course: dict[str, Any],
+    course: Course,
 ) -> None:
     """Model with its masked-language head, tokenizer, recipe, figures, provenance and card.
 
@@ -62,14 +63,14 @@ def write_model_folder(
     model.save_pretrained(folder, safe_serialization=True)
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
     tokenizer.save_pretrained(folder)
-    provenance = {**collect_provenance(recipe.seed), "training": course}
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
     write_json(folder / "metrics.json", METRICS, metrics)
-    write_json(folder / "provenance.json", PROVENANCE, provenance)
+    provenance = collect_provenance(recipe.seed).model_copy(update={"training": course})
+    write_document(folder / "provenance.json", PROVENANCE_SCHEMA, provenance)
     write_text(folder / "README.md", model_card(recipe, metrics, provenance))
 
 
-def model_card(recipe: PretrainRecipe, metrics: dict[str, Any], provenance: dict[str, Any]) -> str:
+def model_card(recipe: PretrainRecipe, metrics: dict[str, Any], provenance: Provenance) -> str:
     """What the model learnt from, how long, how well, and by which command."""
     corpus, held_out = metrics["corpus"], metrics["held_out"]
     origin = f"continued from `{recipe.model}`" if recipe.model else "from scratch"
@@ -87,8 +88,8 @@ An encoder pretrained by masked-language modelling, {origin}, with kotune.
 | parameters | {metrics["parameters"]:,} |
 | held-out loss | {held_out["loss"]:.4f} at {recipe.training.mask_probability:.0%} masking |
 | held-out masked accuracy | {held_out["accuracy"]:.2%} of {held_out["masked_tokens"]:,} tokens |
-| trained on | {provenance["hardware"]["cpu"]}, {metrics["device"]}, {metrics["precision"]} |
-| command | `{provenance["command"]}` |
+| trained on | {provenance.hardware.cpu}, {metrics["device"]}, {metrics["precision"]} |
+| command | `{provenance.command}` |
 
 Licence: the text keeps its own (NSMC is CC0 1.0), and a continued model that of the model it
 was continued from; this folder holds no text but the pieces of the vocabulary.

@@ -176,7 +176,7 @@ def load_trained_speech(run: Run, *, merge: bool = False) -> torch.nn.Module:
 
     if run.method == "full":
         return load_whole(AutoModelForCTC, run.folder / "model").eval()
-    labels = len(run.labels) if run.info["new_head"] else None
+    labels = len(run.labels) if run.info.new_head else None
     base = load_wav2vec2(run_base(run), labels=labels, seed=run.recipe.seed)
     model = load_adapter(base, run.folder / "model")
     if merge:
@@ -187,7 +187,7 @@ def load_trained_speech(run: Run, *, merge: bool = False) -> torch.nn.Module:
 def run_settings(run: Run) -> SpeechSettings:
     """Inference settings of a run folder."""
     model = run.folder / "model"
-    return folder_settings(model, run.info["chunk_s"], run.info["stride_s"], str(run.folder))
+    return folder_settings(model, run.info.chunk_s, run.info.stride_s, str(run.folder))
 
 
 def folder_settings(folder: Path, chunk_s: float, stride_s: float, source: str) -> SpeechSettings:

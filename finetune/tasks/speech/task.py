@@ -22,6 +22,7 @@ from finetune.core.files import read_json, write_json
 from finetune.core.processes import is_main_process, is_sharded, wait_for_processes
 from finetune.data.audio import encode_flac, to_float
 from finetune.data.recordings import Waves
+from finetune.data.summary import DataSummary, report_recordings
 from finetune.hardware.frozen_base import hold_frozen
 from finetune.loop.checkpoints import disk_errors
 from finetune.loop.ledger import BatchShape, Ledger
@@ -29,6 +30,7 @@ from finetune.loop.progress import Watch
 from finetune.metrics.word_errors import count_errors, speech_metrics
 from finetune.models.trained_weights import save_model
 from finetune.recipes.speech import SpeechRecipe
+from finetune.run_records import METRICS_SCHEMA, RunMetrics, SplitMetrics
 from finetune.tasks.speech.ctc import run_many
 from finetune.tasks.speech.job import SpeechBuilt, SpeechJob, build_model, prepare_job
 from finetune.tasks.speech.model import TorchFrames, load_trained_speech, run_settings
@@ -36,7 +38,6 @@ from finetune.tasks.speech.trainer import CtcTrainer, build_speech_trainer, tran
 from finetune.tasks.task import Figures, Measure, Report, RunTask, build_tried
 
 EVALUATED = ("validation", "test")
-METRICS = "kotune.metrics/1"
 CHECKED = 8  # validation recordings that a stored run is compared on
 Sample = tuple[list[np.ndarray], list[np.ndarray]]  # waves, logits of each
 
@@ -54,22 +55,7 @@ class SpeechTask(RunTask):
 
     def report_data(self, job: SpeechJob, report: Report) -> None:
         """Recordings and minutes of each split, and what was dropped."""
-        summary = job.corpus.summary
-        rows = ", ".join(
-            f"{name} {part['rows']:,} ({part['seconds'] / 60:.1f} min)"
-            for name, part in summary["splits"].items()
-        )
-        report(f"data {summary['origin']}: {rows}, fingerprint {summary['fingerprint'][:12]}")
-        for note in summary.get("notes", ()):
-            report(f"  {note}")
-        for name, dropped in summary["dropped"].items():
-            if any(dropped[key] for key in ("no_text", "too_long", "unreadable")):
-                first = "; ".join(f"row {one['row']}: {one['why']}" for one in dropped["first"])
-                report(
-                    f"  dropped from {name}: {dropped['no_text']} without text, "
-                    f"{dropped['too_long']} too long, {dropped['unreadable']} unreadable "
-                    f"({first or '–'})"
-                )
+        report_recordings(job.corpus.summary, report)
 
     def build(self, job: SpeechJob, work: Path, report: Report) -> SpeechBuilt:
         """Model, processor and batches; a pretrained model is measured before it is trained."""
@@ -113,17 +99,17 @@ class SpeechTask(RunTask):
         again = run_many(waves, run_settings(run), frames)
         compare_logits(np.concatenate(measured), np.concatenate(again))
 
-    def answer_signs(self, job: SpeechJob, metrics: dict[str, Any]) -> list[Sign]:
+    def answer_signs(self, job: SpeechJob, metrics: RunMetrics) -> list[Sign]:
         """Nothing heard: as many errors as words, or more."""
         return [
             Sign(
                 "nothing-heard",
-                f"{split}: a word error rate of {metrics[split]['wer']:.2%} is no better than "
-                "transcribing nothing",
-                {"split": split, "wer": metrics[split]["wer"]},
+                f"{split}: a word error rate of {metrics.split(split)['wer']:.2%} is no better "
+                "than transcribing nothing",
+                {"split": split, "wer": metrics.split(split)["wer"]},
             )
             for split in EVALUATED
-            if metrics[split]["wer"] >= 1
+            if metrics.split(split)["wer"] >= 1
         ]
 
     def watch(self, job: SpeechJob, built: SpeechBuilt) -> Watch:
@@ -167,7 +153,7 @@ class SpeechTask(RunTask):
             callbacks=callbacks,
         )
 
-    def data_summary(self, job: SpeechJob, built: SpeechBuilt) -> dict[str, Any]:
+    def data_summary(self, job: SpeechJob, built: SpeechBuilt) -> DataSummary:
         """What was read."""
         return job.corpus.summary
 
@@ -181,9 +167,9 @@ class SpeechTask(RunTask):
 
     def evaluate(
         self, job: SpeechJob, built: SpeechBuilt, folder: Path, report: Report
-    ) -> dict[str, Any]:
+    ) -> RunMetrics:
         """WER and CER of both splits, beside those before training."""
-        return built.before | _measure_splits(job, built, folder, report, "")
+        return RunMetrics(**built.before, **_measure_splits(job, built, folder, report, ""))
 
     def describe(self, job: SpeechJob, built: SpeechBuilt) -> dict[str, Any]:
         """Characters, and how long files are cut."""
@@ -196,10 +182,11 @@ class SpeechTask(RunTask):
             "new_head": built.new_head,
         }
 
-    def figures(self, metrics: dict[str, Any]) -> Figures:
+    def figures(self, metrics: RunMetrics) -> Figures:
         """Word and character error rate of validation and test."""
         return {
-            split: {name: metrics[split][name] for name in ("wer", "cer")} for split in EVALUATED
+            split: {name: metrics.split(split)[name] for name in ("wer", "cer")}
+            for split in EVALUATED
         }
 
 
@@ -217,21 +204,25 @@ def _measure_before(
     path = work / "before.json"
     if is_main_process() and not path.is_file():
         metrics = _measure_splits(job, built, None, report, "before training, ")
-        write_json(path, METRICS, {"before": metrics})
+        write_json(
+            path,
+            METRICS_SCHEMA,
+            {"before": {name: one.as_dict() for name, one in metrics.items()}},
+        )
     wait_for_processes()
-    return {"before": read_json(path, METRICS)["before"]}
+    return {"before": read_json(path, METRICS_SCHEMA)["before"]}
 
 
 def _measure_splits(
     job: SpeechJob, built: SpeechBuilt, folder: Path | None, report: Report, when: str
-) -> dict[str, Any]:
+) -> dict[str, SplitMetrics]:
     """WER of validation and test in fp32; with a folder, transcripts and recordings are stored."""
     frames, metrics = TorchFrames(built.model, job.device), {}
     for name in EVALUATED:
         frame = job.corpus.splits[name]
         transcripts = transcribe_stored(built.waves[name], built.settings, frames)
         result = speech_metrics(frame["text"].tolist(), transcripts, seed=job.recipe.seed)
-        metrics[name] = result.as_dict()
+        metrics[name] = SplitMetrics(**result.as_dict())
         report(f"{when}{name}: {result.describe()}")
         if folder is not None:
             _write_split(folder, name, frame, built.waves[name], transcripts)

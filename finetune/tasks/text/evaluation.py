@@ -13,6 +13,7 @@ from finetune import run_folder
 from finetune.loop.ledger import shrink_to_memory
 from finetune.metrics.classification import class_figures, classification_metrics
 from finetune.models.predicting import predict_logits
+from finetune.run_records import RunMetrics, SplitMetrics
 from finetune.tasks.text.job import TextJob
 
 Report = Callable[[str], None]
@@ -20,13 +21,13 @@ Report = Callable[[str], None]
 
 def predict_splits(
     job: TextJob, model: torch.nn.Module, folder: Path, report: Report
-) -> dict[str, Any]:
+) -> RunMetrics:
     """Logits of every validation and test row in fp32, stored; metrics of each split."""
     model.eval()
     for module in model.modules():
         if hasattr(module, "compute_dtype"):  # bitsandbytes' Linear4bit: evaluate in fp32
             module.compute_dtype = torch.float32
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, SplitMetrics] = {}
     splits = {
         "train": job.corpus.train,
         "validation": job.corpus.validation,
@@ -41,9 +42,9 @@ def predict_splits(
         metrics[name] = _measure(frame, logits, job.labels)
         report(_metrics_line(name, metrics[name]))
         if len(job.labels) > 2:
-            for one in metrics[name]["all"]["classes"]:
+            for one in metrics[name].figures["classes"]:
                 report(_class_line(one))
-    return metrics
+    return RunMetrics(**metrics)
 
 
 def _predict_within_memory(job: TextJob, model: torch.nn.Module, texts: list[str]) -> np.ndarray:
@@ -62,7 +63,7 @@ def _predict_within_memory(job: TextJob, model: torch.nn.Module, texts: list[str
     )
 
 
-def _measure(frame: Any, logits: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+def _measure(frame: Any, logits: np.ndarray, names: Sequence[str]) -> SplitMetrics:
     """Metrics on all rows and, where the split knows, on those not seen in training."""
     labels = frame["label"].to_numpy()
     result = {"all": classification_metrics(labels, logits).as_dict()}
@@ -71,7 +72,7 @@ def _measure(frame: Any, logits: np.ndarray, names: Sequence[str]) -> dict[str, 
         unseen = ~frame["seen_in_training"].to_numpy()
         if unseen.any():
             result["unseen"] = classification_metrics(labels[unseen], logits[unseen]).as_dict()
-    return result
+    return SplitMetrics(**result)
 
 
 def _class_line(figures: dict[str, Any]) -> str:
@@ -82,13 +83,13 @@ def _class_line(figures: dict[str, Any]) -> str:
     return f"    {figures['label']}: {figures['rows']} rows, {shares}"
 
 
-def _metrics_line(name: str, figures: dict[str, Any]) -> str:
-    whole = figures["all"]
+def _metrics_line(name: str, metrics: SplitMetrics) -> str:
+    whole = metrics.figures
     low, high = whole["accuracy_interval"]
     line = (
         f"{name}: accuracy {whole['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), "
         f"macro F1 {whole['f1_macro']:.4f}, {whole['rows']} rows"
     )
-    if "unseen" in figures and figures["unseen"]["rows"] < whole["rows"]:
-        line += f"; {figures['unseen']['accuracy']:.2%} on those not seen in training"
+    if metrics.unseen and metrics.unseen["rows"] < whole["rows"]:
+        line += f"; {metrics.unseen['accuracy']:.2%} on those not seen in training"
     return line

@@ -20,13 +20,14 @@ from finetune.checks.signs import Sign
 from finetune.checks.stored import check_stored_run
 from finetune.checks.texts import report_texts
 from finetune.core.processes import process_count
-from finetune.data.report import report_data
+from finetune.data.summary import DataSummary, report_data
 from finetune.loop.ledger import BatchShape, Ledger
 from finetune.loop.progress import Watch
 from finetune.models.encoding import keep_preparation
 from finetune.models.loading import TRAINED_AS
 from finetune.models.trained_weights import save_trained
 from finetune.recipes.text import FinetuneRecipe
+from finetune.run_records import RunMetrics
 from finetune.tasks.task import Built, Figures, Measure, Report, RunTask
 from finetune.tasks.text.evaluation import predict_splits
 from finetune.tasks.text.job import TextJob, prepare_job
@@ -118,13 +119,13 @@ class TextTask(RunTask):
         fit_trainer_to_method(trainer, job.recipe.adapter)
         return trainer
 
-    def data_summary(self, job: TextJob, built: TextBuilt) -> dict[str, Any]:
+    def data_summary(self, job: TextJob, built: TextBuilt) -> DataSummary:
         """What was read, how long the rows are in tokens, and how many of those are unknown."""
-        return {
-            **job.corpus.summary,
+        found = {
             "token_lengths": _quantiles(built.rows["train"]["length"]),
             "tokens": {name: one.as_dict() for name, one in job.before.texts.items()},
         }
+        return job.corpus.summary.model_copy(update=found)
 
     def save_model(self, job: TextJob, built: TextBuilt, folder: Path) -> None:
         """Adapter or model, head included, safetensors; with tokenizer and config."""
@@ -137,20 +138,18 @@ class TextTask(RunTask):
         getattr(model, "config", model).save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card
 
-    def evaluate(
-        self, job: TextJob, built: TextBuilt, folder: Path, report: Report
-    ) -> dict[str, Any]:
+    def evaluate(self, job: TextJob, built: TextBuilt, folder: Path, report: Report) -> RunMetrics:
         """Logits of every validation and test row, and what they amount to."""
         method, stored = job.recipe.method, folder / "model"
         model = as_stored(built.model, method, job.base, job.labels, stored, job.device)
         return predict_splits(job, model, folder, report)
 
-    def answer_signs(self, job: TextJob, metrics: dict[str, Any]) -> list[Sign]:
+    def answer_signs(self, job: TextJob, metrics: RunMetrics) -> list[Sign]:
         """One class only, no better than the majority, a class never found."""
         return [
             sign
             for split in ("validation", "test")
-            for sign in answer_signs(split, metrics[split]["all"], job.labels)
+            for sign in answer_signs(split, metrics.split(split), job.labels)
         ]
 
     def check_stored(self, job: TextJob, folder: Path, sample: None) -> None:
@@ -167,10 +166,10 @@ class TextTask(RunTask):
             "preparation": job.preparation.as_dict(),
         }
 
-    def figures(self, metrics: dict[str, Any]) -> Figures:
+    def figures(self, metrics: RunMetrics) -> Figures:
         """Accuracy, macro F1 and loss on all rows of validation and test."""
         return {
-            split: {figure: metrics[split]["all"][figure] for figure in self.measures}
+            split: {figure: metrics.split(split)[figure] for figure in self.measures}
             for split in ("validation", "test")
         }
 

@@ -6,20 +6,21 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from older_documents import TEXT_MANIFEST
 from safetensors.numpy import load_file
 
 from bench.engines.text import write_merged
 from bench.variants.contenders import Contender
 from bench.variants.text import merge_base
 from export.artifact.folder import Artifact
+from export.artifact.manifest import ArtifactManifest
 from export.graph.merging import merge_adapter
 from finetune.run_folder import open_run
 
 
 def exported(manifest: dict) -> Artifact:
     """An artifact of which only the manifest matters."""
-    labels = ("부정", "긍정")
-    return Artifact(Path("made"), "run", "qlora", "passed", labels, 32, ("fp32",), manifest)
+    return Artifact(Path("made"), ArtifactManifest.model_validate({**TEXT_MANIFEST, **manifest}))
 
 
 def test_the_base_is_the_artifact_s_or_the_recipe_s(make_run) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from older_documents import TEXT_MANIFEST, TEXT_RUN
 
 from bench.settings import BenchSection, SpeechBenchSection
 from bench.tasks.text import TextTask
@@ -21,9 +22,11 @@ from bench.variants.contenders import (
 )
 from bench.variants.text import list_variants
 from export.artifact.folder import Artifact
+from export.artifact.manifest import ArtifactManifest
 from finetune.core.errors import FolderError, RecipeError
 from finetune.recipes.text import FinetuneRecipe
 from finetune.run_folder import Run
+from finetune.run_records import RunRecord
 
 RECIPE = FinetuneRecipe.model_validate({"data": {"source": "sample"}})
 
@@ -31,10 +34,11 @@ RECIPE = FinetuneRecipe.model_validate({"data": {"source": "sample"}})
 def contender(method: str, name: str = "", *, exported: bool = True) -> Contender:
     folder = Path("runs") / (name or method)
     labels = ("부정", "긍정")
-    run = Run(folder, name or method, method, {}, labels, 32, RECIPE, {})
-    artifact = Artifact(
-        Path("artifacts") / run.name, run.name, method, "passed", labels, 32, ("fp32", "int8"), {}
-    )
+    told = {**TEXT_RUN, "name": name or method, "method": method, "labels": labels}
+    info = RunRecord.model_validate(told)
+    run = Run(folder, RECIPE, info)
+    told = {**TEXT_MANIFEST, "name": run.name, "method": method, "labels": labels}
+    artifact = Artifact(Path("artifacts") / run.name, ArtifactManifest.model_validate(told))
     return Contender(run, artifact if exported else None)
 
 
@@ -167,11 +171,9 @@ def test_a_folder_that_is_neither_is_refused(tmp_path: Path) -> None:
 
 def exported(files: dict[str, dict[str, str]], status: str = "passed", **facts: str) -> Contender:
     one = contender("qlora")
-    manifest = {"files": files, **facts}
-    artifact = dataclasses.replace(
-        one.artifact, precisions=tuple(files), manifest=manifest, status=status
-    )
-    return Contender(one.run, artifact)
+    entries = {key: {"path": f"{key}.onnx", **entry} for key, entry in files.items()}
+    told = {**one.artifact.manifest.as_dict(), "files": entries, "status": status, **facts}
+    return Contender(one.run, Artifact(one.artifact.folder, ArtifactManifest(**told)))
 
 
 def test_a_file_is_named_after_what_runs_it() -> None:

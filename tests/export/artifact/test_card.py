@@ -12,14 +12,20 @@ import pytest
 from export.artifact.card import MEASURED, render_card
 from export.artifact.card_metadata import check_card
 from export.artifact.card_tables import records_table
+from export.artifact.manifest import ArtifactManifest
 from export.artifact.origin import base_license, tell_language
 from export.tasks.text import TextCard, choose_example
 from finetune.core.errors import FolderError
+from finetune.run_records import BaseRecord
 
 
 @pytest.fixture(scope="module")
 def manifest(make_artifact):
     return json.loads((make_artifact("lora", "roberta") / "manifest.json").read_text("utf-8"))
+
+
+def render(content) -> str:
+    return render_card(ArtifactManifest.model_validate(content), TextCard())
 
 
 @pytest.fixture
@@ -29,7 +35,7 @@ def read_card(tmp_path):
 
     def read(manifest) -> ModelCard:
         path = tmp_path / "README.md"
-        path.write_text(render_card(manifest, TextCard()), "utf-8")
+        path.write_text(render(manifest), "utf-8")
         check_card(path)
         return ModelCard.load(path)
 
@@ -129,11 +135,11 @@ def test_the_language_is_that_of_the_data(stated, texts, language):
 def test_what_the_training_warned_of_and_rows_it_had_seen_are_told(manifest) -> None:
     sign = {"code": "truncated-texts", "message": "12.0% of the texts are cut", "figures": {}}
     data = manifest["data"] | {"test_rows_seen_in_training": 7}
-    card = render_card(manifest | {"signs": [sign], "data": data}, TextCard())
+    card = render(manifest | {"signs": [sign], "data": data})
     assert "- 12.0% of the texts are cut." in card
     assert "- 7 test rows have a text that also stands in training." in card
     plain = data | {key: 0 for key in data if key.endswith("seen_in_training")}
-    assert "warned" not in render_card(manifest | {"signs": [], "data": plain}, TextCard())
+    assert "warned" not in render(manifest | {"signs": [], "data": plain})
 
 
 def test_an_unknown_license_is_said_to_be_unknown(manifest, read_card):
@@ -143,13 +149,13 @@ def test_an_unknown_license_is_said_to_be_unknown(manifest, read_card):
 
 
 def test_the_license_comes_from_the_base_models_card(tmp_path):
-    base = {"source": str(tmp_path), "revision": None}
+    base = BaseRecord(source=str(tmp_path))
     assert base_license(base) is None
     (tmp_path / "README.md").write_text("# no metadata", "utf-8")
     assert base_license(base) is None
     (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\n---\n# a base", "utf-8")
     assert base_license(base) == "apache-2.0"
-    assert base_license({"source": str(tmp_path / "gone"), "revision": None}) is None
+    assert base_license(BaseRecord(source=str(tmp_path / "gone"))) is None
 
 
 def test_the_ladder_and_what_else_was_measured_are_tables(manifest, read_card):

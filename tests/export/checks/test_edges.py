@@ -69,7 +69,7 @@ def test_made_up_recordings_are_what_they_are_called(tones_run: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["roberta", "bert"])
 def test_every_step_of_a_classifier_answers_them(make_artifact, kind) -> None:
-    _, *steps = open_artifact(make_artifact("lora", kind)).manifest["ladder"]
+    _, *steps = open_artifact(make_artifact("lora", kind)).manifest.ladder
     for step in steps:
         assert step["edges"]["rows"] == len(TEXT_EDGES), step["name"]
         assert step["edges"]["broken"] == {}
@@ -153,7 +153,7 @@ def test_the_ladder_fails_on_them_alone() -> None:
 def test_a_text_without_a_token_is_answered_alike_everywhere(make_run, make_artifact) -> None:
     """The tiny bases' tokenizers add no special tokens, so that an empty text has none at all."""
     classifier = OnnxClassifier(make_artifact("lora", "roberta"), "fp32")
-    assert classifier.encode([""]) == [[classifier.manifest["pad_token_id"]]]
+    assert classifier.encode([""]) == [[classifier.manifest.pad_token_id]]
     alone = classifier.logits([""])
     company = classifier.logits(["최고 감동 명작 추천 영화", ""])[1:]
     np.testing.assert_allclose(company, alone, atol=1e-5)

@@ -16,8 +16,8 @@ def texts(make_run):
 
 def test_float_answers_alone_and_in_company_alike(make_workshop, texts):
     workshop = make_workshop("roberta")
-    entry = workshop.manifest["files"]["fp32"]
-    measured = measure_stability(workshop.folder, entry, workshop.manifest, texts, seed=1)
+    opened = workshop.draft.opened
+    measured = measure_stability(workshop.folder, opened, "fp32", texts, seed=1)
     found = measured.figures
     assert (measured.unstable, measured.of, measured.what) == (0, 40, "labels")
     assert found["rows"] == 40
@@ -34,8 +34,8 @@ def test_float_answers_alone_and_in_company_alike(make_workshop, texts):
 
 def test_dynamic_int8_depends_on_its_company(make_workshop, texts):
     workshop = make_workshop("roberta")
-    entry = workshop.manifest["files"]["int8"]
-    measured = measure_stability(workshop.folder, entry, workshop.manifest, texts, seed=1)
+    opened = workshop.draft.opened
+    measured = measure_stability(workshop.folder, opened, "int8", texts, seed=1)
     found = measured.figures
     assert found["largest_logit_difference"] > 1e-3
     largest = [way["largest_logit_difference"] for way in found["ways"].values()]

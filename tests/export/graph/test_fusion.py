@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from export.artifact.manifest import Draft
 from export.exporting import _fuse
 from export.graph import fusion
 from export.tasks.task import Exported
@@ -44,10 +45,10 @@ def test_a_failed_fusion_falls_back_to_the_plain_graph(distilbert, tmp_path, mon
     if where == "pattern":
         monkeypatch.setattr(fusion, "_fuse", fail)
     climb = fail if where == "kernel" else lambda *step: None
-    manifest, told = {"files": {}}, []
+    draft, told = Draft(tmp_path, {}), []
     exported = Exported({}, ("classifier",), heads=4, hidden_size=32)
-    assert _fuse(tmp_path, manifest, told.append, exported, climb) == (None, "onnx-fp32")
-    assert manifest == {"files": {}, "fused_attentions": 0}
+    assert _fuse(draft, told.append, exported, climb) == (None, "onnx-fp32")
+    assert (draft.files, draft.facts) == ({}, {"fused_attentions": 0})
     assert told == [
         f"attention could not be fused (RuntimeError: no such {where} at line 3); "
         "int8 is made from the plain graph"

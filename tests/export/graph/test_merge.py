@@ -51,7 +51,7 @@ def test_merged_equals_unmerged_and_the_logits_of_training(make_run, method, kin
 
 def test_the_adapter_changes_the_base(make_run):
     run = open_run(make_run("lora", "roberta"))
-    base = load_file(f"{run.base['source']}/model.safetensors")
+    base = load_file(f"{run.base.source}/model.safetensors")
     merged = merge_adapter(run).roberta.state_dict()
     name = "encoder.layer.0.attention.self.query.weight"
     stored = base.get(name, base.get(f"roberta.{name}"))
@@ -123,7 +123,8 @@ def test_a_fixed_base_is_the_only_one_measured(make_run, method, wanted):
 
 def test_another_base_is_refused(make_run):
     run = open_run(make_run("lora", "roberta"))
-    other = replace(run, base={**run.base, "weights_sha256": "0" * 64})
+    base = run.base.model_copy(update={"weights_sha256": "0" * 64})
+    other = replace(run, info=run.info.model_copy(update={"base": base}))
     with pytest.raises(ModelError, match="not the one this run was trained on"):
         merge_adapter(other)
 
@@ -137,14 +138,13 @@ def test_weights_that_are_not_finite_are_refused(make_run):
 
 
 @pytest.mark.parametrize(
-    ("manifest", "wanted", "base"),
+    ("exported", "wanted", "base"),
     [
-        ({"merge_base": "original"}, "auto", "original"),
-        ({"merge_base": "dequantized"}, "original", "dequantized"),
-        ({}, "original", "original"),
+        ("original", "auto", "original"),
+        ("dequantized", "original", "dequantized"),
         (None, "original", "original"),
         (None, "auto", "dequantized"),
     ],
 )
-def test_the_base_is_the_one_that_the_export_chose(manifest, wanted, base):
-    assert chosen_base(manifest, wanted) == base
+def test_the_base_is_the_one_that_the_export_chose(exported, wanted, base):
+    assert chosen_base(exported, wanted) == base

@@ -51,7 +51,7 @@ def feed(make_workshop):
 
 
 def test_what_overflows_stays_in_fp32(overflowing, make_workshop, feed, tmp_path):
-    pad = make_workshop("roberta").manifest["pad_token_id"]
+    pad = make_workshop("roberta").draft.opened.pad_token_id
     facts = convert_to_fp16(
         overflowing, tmp_path / "half.onnx", make_workshop("roberta").feeds, pad_id=pad
     )

@@ -67,7 +67,7 @@ def test_every_file_answers_as_at_the_export(make_artifact) -> None:
     assert len(kept.rows) == 32
     assert {len(one) for one in kept.logits.values()} == {32}
     lines = verify_answers(artifact)
-    assert [line.split(":")[0] for line in lines] == list(artifact.manifest["files"])
+    assert [line.split(":")[0] for line in lines] == list(artifact.manifest.files)
     assert all("32 answers as at the export" in line for line in lines)
     done = CliRunner().invoke(app, ["verify", str(artifact.folder), "--answers"])
     assert done.exit_code == 0, done.output

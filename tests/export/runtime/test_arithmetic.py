@@ -6,6 +6,7 @@ import json
 import runpy
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ from export.quantization.candidates import Candidate, build_candidate
 from export.quantization.openvino import convert_to_openvino, quantize_openvino
 from export.runtime.arithmetic import onnx_options, openvino_options, provider_options
 from export.runtime.classifier import OnnxClassifier
-from export.runtime.manifest import ArtifactError
+from export.runtime.manifest import ArtifactError, FileEntry
 from export.runtime.processor import InstructionSet
 from export.runtime.session import open_session, session_options, warn_of_instructions
 
 INNER, OUTER = 64, 24
-EIGHT_BITS = {"instruction_set": {"name": "avx512_vnni", "reduce_range": False}}
-SEVEN_BITS = {"instruction_set": {"name": "avx2", "reduce_range": True}}
+EIGHT_BITS = FileEntry("a", instruction_set={"name": "avx512_vnni", "reduce_range": False})
+SEVEN_BITS = FileEntry("a", instruction_set={"name": "avx2", "reduce_range": True})
+FLOAT = FileEntry("a", "fp32")
 TEXTS = ["최고 감동 명작 추천 영화", "최악 졸작 실망 별로 영화"]
 
 
@@ -56,7 +58,7 @@ def rows() -> np.ndarray:
     return np.random.default_rng(1).uniform(3.5, 4, (16, INNER)).astype(np.float32)
 
 
-def run(path: Path, rows: np.ndarray, entry: dict) -> np.ndarray:
+def run(path: Path, rows: np.ndarray, entry: FileEntry) -> np.ndarray:
     return open_session(path, "cpu", 1, entry).run(["logits"], {"x": rows})[0]
 
 
@@ -65,9 +67,9 @@ def test_eight_bit_weights_do_not_overflow_on_any_processor(product, rows, tmp_p
     from export.quantization.dynamic import quantize_dynamic
 
     made = tmp_path / "int8.onnx"
-    wide = InstructionSet(**EIGHT_BITS["instruction_set"])
+    wide = InstructionSet(**EIGHT_BITS.instruction_set)
     quantize_dynamic(product, made, head_modules=(), instruction_set=wide)
-    exact = run(product, rows, {})
+    exact = run(product, rows, FLOAT)
     assert np.abs(run(made, rows, EIGHT_BITS) - exact).max() < 0.01 * exact.max()
 
 
@@ -75,13 +77,13 @@ def test_openvino_s_int8_does_not_overflow_on_any_processor(product, rows, tmp_p
     pytest.importorskip("nncf", reason="an extra: pip install 'kotune[openvino]'")
     made = tmp_path / "int8.xml"
     assert quantize_openvino(product, made, [{"x": rows}], head_modules=()) == 1
-    exact = run(product, rows, {})
-    assert np.abs(run(made, rows, {}) - exact).max() < 0.01 * exact.max()
+    exact = run(product, rows, FLOAT)
+    assert np.abs(run(made, rows, FLOAT) - exact).max() < 0.01 * exact.max()
 
 
 def test_an_older_openvino_file_of_eight_bits_is_told_where_it_overflows(monkeypatch) -> None:
     """Its sums cannot be pinned by the runtime."""
-    older = {"path": "openvino/model.xml", "integer_constants": 7}
+    older = FileEntry("openvino/model.xml", integer_constants=7)
     monkeypatch.setattr(
         "export.runtime.session.host_instruction_set", lambda: InstructionSet("avx2", True)
     )
@@ -89,17 +91,17 @@ def test_an_older_openvino_file_of_eight_bits_is_told_where_it_overflows(monkeyp
         warn_of_instructions(older)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_instructions({**older, "weight_bits": 7})
+        warn_of_instructions(replace(older, weight_bits=7))
 
 
 def test_only_files_of_eight_bits_take_the_slower_products() -> None:
     asked = {
         "8": onnx_options(EIGHT_BITS),
         "7": onnx_options(SEVEN_BITS),
-        "float": onnx_options({}),
+        "float": onnx_options(FLOAT),
     }
     assert [one["session.x64quantprecision"] for one in asked.values()] == ["1", "0", "0"]
-    for one in (EIGHT_BITS, SEVEN_BITS, {}):
+    for one in (EIGHT_BITS, SEVEN_BITS, FLOAT):
         options = session_options(1, one)
         name = "mlas.enable_gemm_fastmath_arm64_bfloat16"
         assert options.get_session_config_entry(name) == "0"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from export.runtime.texts import TextEncoder
+from export.runtime.manifest import read_manifest
+from export.runtime.texts import open_encoder
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "browser"
 TEXTS = [
@@ -51,5 +52,4 @@ def test_a_page_reads_the_tokens_that_python_reads(
     command = ["node", "main.mjs", str(folder)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-    assert json.loads(done.stdout) == TextEncoder(folder, manifest)(TEXTS)
+    assert json.loads(done.stdout) == open_encoder(folder, read_manifest(folder))(TEXTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -17,8 +18,8 @@ from export.checks.tokens import check_tokens
 from export.exporting import export_run
 from export.predict import predict_texts
 from export.runtime.classifier import OnnxClassifier
-from export.runtime.manifest import ArtifactError
-from export.runtime.texts import TextEncoder
+from export.runtime.manifest import ArtifactError, read_manifest
+from export.runtime.texts import TextEncoder, open_encoder
 from finetune.core.errors import FolderError, ModelError
 from finetune.core.preparation import DEFAULT, FOLDED, UNPREPARED, Preparation
 from finetune.models.loading import load_tokenizer
@@ -47,7 +48,7 @@ def scores(folder: Path, texts: list[str], precision: str | None = None) -> np.n
 def test_run_and_manifest_say_how_texts_are_prepared(run, artifact) -> None:
     manifest = json.loads((artifact / "manifest.json").read_text("utf-8"))
     told = manifest["preparation"]
-    assert told == run.info["preparation"] == run.preparation.as_dict()
+    assert told == run.info.preparation == run.preparation.as_dict()
     assert (told["unicode"], told["whitespace"], told["truncation_side"]) == ("NFC", "fold", "left")
     config = json.loads((artifact / "tokenizer_config.json").read_text("utf-8"))
     assert config["truncation_side"] == "left"  # for clients that read no manifest
@@ -61,8 +62,7 @@ def test_white_space_and_unicode_form_change_nothing(run, artifact, space) -> No
     for folder, precision in ((artifact, "fp32"), (artifact, "int8"), (run.folder, None)):
         expected = scores(folder, [*texts, *texts], precision)
         assert np.array_equal(scores(folder, others, precision), expected), (folder, precision)
-    manifest = {"max_length": 32, "pad_token_id": 0, "preparation": UNPREPARED.as_dict()}
-    raw = TextEncoder(artifact, manifest)
+    raw = TextEncoder(artifact, UNPREPARED, max_length=32, pad_token_id=0)
     assert all(raw([text]) != raw([other]) for text, other in zip(texts, others, strict=False))
 
 
@@ -117,9 +117,10 @@ def test_folders_of_before_keep_what_they_were_checked_with(run, artifact, tmp_p
 
 
 def test_a_preparation_of_a_newer_kotune_is_refused(run, artifact, tmp_path) -> None:
-    manifest = {"max_length": 32, "preparation": {**DEFAULT.as_dict(), "unicode": "NFD"}}
+    manifest = read_manifest(artifact)
+    told = {**DEFAULT.as_dict(), "unicode": "NFD"}
     with pytest.raises(ArtifactError, match=r"unicode 'NFD'; known: NFC, NFKC, none"):
-        TextEncoder(artifact, manifest)
+        open_encoder(artifact, dataclasses.replace(manifest, preparation=told))
     newer = shutil.copytree(run.folder, tmp_path / "run")
     info = json.loads((newer / "run.json").read_text("utf-8"))
     (newer / "run.json").write_text(json.dumps({**info, "preparation": {"stemming": "yes"}}))
@@ -177,6 +178,6 @@ def test_split_special_tokens_are_split_in_the_runtime_too(make_run, tmp_path) -
     (folder / "run.json").write_text(json.dumps(info))
     options = ["max_accuracy_drop=0.2", "precisions=[fp32]"]
     made = export_run(folder, tmp_path / "artifact", overrides=options)
-    assert made.manifest["preparation"]["special_tokens"] == "split"
+    assert made.manifest.preparation["special_tokens"] == "split"
     ids = OnnxClassifier(made.folder, "fp32").encode(["앞 </s> 뒤"])[0]
     assert ids.count(2) == 1

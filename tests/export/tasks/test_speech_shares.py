@@ -26,9 +26,9 @@ def test_the_manifest_says_where_it_comes_from(tones_run: Path, tones_artifact: 
     manifest, run = manifest_of(tones_artifact), open_run(tones_run)
     assert manifest["task"] == "speech-recognition"
     assert manifest["parent"]["run_sha256"] == sha256_file(run.folder / "run.json")
-    assert manifest["parent"]["files"] == run.info["files"]
+    assert manifest["parent"]["files"] == run.info.files
     assert manifest["tokenizer_sha256"] == manifest["sha256"]["vocab.json"]
-    assert manifest["data"]["fingerprint"] == run.info["data_fingerprint"]
+    assert manifest["data"]["fingerprint"] == run.info.data_fingerprint
     measured = json.loads((run.folder / "metrics.json").read_text())
     for split in ("validation", "test"):
         assert manifest["metrics"][split]["wer"] == measured[split]["wer"]
@@ -77,7 +77,7 @@ def test_the_fastest_within_a_budget_of_word_errors(tones_run, tmp_path, monkeyp
         overrides=["precisions=[int8-dynamic]", "timing_rows=4", "stability_rows=8"],
         max_loss=0.2,
     )
-    search = artifact.manifest["search"]
+    search = artifact.manifest.search
     assert (search["max_wer_increase"], search["rows"], search["device"]) == (0.2, 24, "cpu")
     tried = {row["name"]: row for row in search["tried"]}
     assert set(tried) == {"fp32", "int8-dynamic-plain"}, "a wav2vec2 has no embedding tables"
@@ -87,6 +87,6 @@ def test_the_fastest_within_a_budget_of_word_errors(tones_run, tmp_path, monkeyp
         assert row["p50_batch8_ms"] > row["p50_batch1_ms"] > 0
     chosen = next(name for name, row in tried.items() if row["verdict"] == "chosen")
     key = {"fp32": "fp32", "int8-dynamic-plain": "int8"}[chosen]
-    assert artifact.manifest["preferred"] == {"cpu": key}
+    assert artifact.manifest.preferred == {"cpu": key}
     assert OnnxTranscriber(artifact.folder).precision == key
     assert open_artifact(artifact.folder).status == "passed"

@@ -91,7 +91,7 @@ def test_a_reload_and_a_merge_give_the_stored_logits(train, method: str) -> None
 @pytest.mark.parametrize("method", NEW)
 def test_what_was_trained_has_moved(train, method: str) -> None:
     run = train(method)
-    base = load_base(resolve_base(run.base["source"]), run.labels).state_dict()
+    base = load_base(resolve_base(run.base.source), run.labels).state_dict()
     merged = merge_adapter(run).state_dict()
     moved = {name for name in base if not torch.equal(base[name], merged[name])}
     encoder = {name for name in moved if "classifier" not in name}

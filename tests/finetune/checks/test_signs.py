@@ -14,6 +14,7 @@ from finetune.checks.answers import answer_signs, seen_signs
 from finetune.checks.stored import check_stored_run, compare_logits
 from finetune.checks.texts import count_texts, text_signs
 from finetune.core.errors import DataError, GateError
+from finetune.data.summary import DataSummary
 from finetune.metrics.classification import classification_metrics
 from finetune.models.loading import load_tokenizer, load_trained
 from finetune.run_folder import open_run
@@ -83,11 +84,13 @@ def test_answers_that_say_nothing_are_signs(labels, predicted, codes: list[str])
 
 
 def test_rows_seen_in_training_are_counted_of_both_splits() -> None:
-    summary = {
-        "splits": {"validation": {"rows": 200}, "test": {"rows": 1000}},
-        "validation_rows_seen_in_training": 20,
-        "test_rows_seen_in_training": 9,
-    }
+    summary = DataSummary(
+        origin="a table",
+        fingerprint="",
+        splits={"validation": {"rows": 200}, "test": {"rows": 1000}},
+        validation_rows_seen_in_training=20,
+        test_rows_seen_in_training=9,
+    )
     (sign,) = seen_signs(summary)
     assert sign.message.startswith("20 of 200 validation rows")
 
@@ -126,8 +129,8 @@ def test_a_run_is_what_was_measured_whatever_the_config_pads_with(
     run = open_run(finetune(recipe, report=told.append))  # which reads it back itself
     assert load_trained(run).config.pad_token_id == 1
     stored = json.loads((run.folder / "model" / "config.json").read_text())
-    assert stored["problem_type"] == run.info["problem_type"] == "single_label_classification"
-    assert "parts" in {one["code"] for one in run.info["signs"]}
+    assert stored["problem_type"] == run.info.problem_type == "single_label_classification"
+    assert "parts" in {one.code for one in run.info.signs}
     assert any("warning: the tokenizer pads with id 0" in line for line in told)
     classes = json.loads((run.folder / "metrics.json").read_text())["test"]["all"]["classes"]
     assert [one["label"] for one in classes] == list(run.labels)

@@ -106,4 +106,4 @@ def test_deberta_trains_with_kotunes_kernels(make_base, make_run, tmp_path: Path
         "training": {"max_steps": 2, "device": "cpu", "precision": "fp32"},
     }
     run = open_run(finetune(FinetuneRecipe.model_validate(recipe), report=lambda line: None))
-    assert not [one for one in run.info["signs"] if one["code"] == "fallback"]
+    assert not [one for one in run.info.signs if one.code == "fallback"]

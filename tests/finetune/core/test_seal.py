@@ -46,7 +46,7 @@ def test_what_tells_of_a_run_is_sealed(run: Path, name: str) -> None:
 
 
 def test_every_file_of_a_run_is_sealed(run: Path) -> None:
-    listed = set(open_run(run).info["files"])
+    listed = set(open_run(run).info.files)
     assert listed == set(seal_files(run)) - {"run.json"}
     assert any(name.startswith("tensorboard/") for name in listed)
 

@@ -34,7 +34,7 @@ def test_quotes_that_never_close_swallow_nothing(tmp_path: Path) -> None:
     corpus = load_corpus(DataSection(path=str(tmp_path)), seed=1)
     assert len(corpus.train) + len(corpus.validation) == 50
     assert corpus.test["text"].iloc[0] == '"열린 따옴표 0'
-    assert corpus.summary["test_rows_seen_in_training"] == corpus.test["seen_in_training"].sum()
+    assert corpus.summary.test_rows_seen_in_training == corpus.test["seen_in_training"].sum()
 
 
 def test_bad_rows_are_dropped_counted_and_listed(tmp_path: Path) -> None:
@@ -42,13 +42,10 @@ def test_bad_rows_are_dropped_counted_and_listed(tmp_path: Path) -> None:
     lines[3], lines[7], lines[11] = "3\t\t1", "7\t글\t2", "11\t  \t0"
     write_nsmc(tmp_path / "a.txt", lines)
     summary = load_corpus(DataSection(path=str(tmp_path / "a.txt")), seed=1).summary
-    assert summary["dropped"]["train"]["no_text"] == 2
-    assert summary["dropped"]["train"]["unknown_label"] == 1
-    assert summary["dropped"]["train"]["first"] == [
-        {"row": 5, "why": "no text"},
-        {"row": 9, "why": "label '2'"},
-        {"row": 13, "why": "no text"},
-    ]
+    assert summary.dropped["train"].no_text == 2
+    assert summary.dropped["train"].unknown_label == 1
+    first = map(str, summary.dropped["train"].first)
+    assert list(first) == ["row 5: no text", "row 9: label '2'", "row 13: no text"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet", ".txt"])
@@ -81,7 +78,7 @@ def test_named_columns_and_text_labels(tmp_path: Path) -> None:
         labels={"bad": "나쁨", "good": "좋음"},
     )
     corpus = load_corpus(data, seed=1)
-    assert corpus.summary["labels"] == ["나쁨", "좋음"]
+    assert corpus.summary.labels == ("나쁨", "좋음")
     assert set(corpus.train["label"]) == {0, 1}
 
 
@@ -178,9 +175,6 @@ def test_the_real_corpus(nsmc_folder: Path) -> None:
     corpus = load_corpus(DataSection(path=str(nsmc_folder), validation_size=0.1), seed=42)
     assert len(corpus.train) + len(corpus.validation) == 149_997
     assert len(corpus.test) == 49_997
-    assert [one["row"] for one in corpus.summary["dropped"]["train"]["first"]] == [
-        16863,
-        39119,
-        122501,
-    ]
-    assert json.dumps(corpus.summary)
+    first = corpus.summary.dropped["train"].first
+    assert [one.row for one in first] == [16863, 39119, 122501]
+    assert json.dumps(corpus.summary.as_dict())

@@ -93,8 +93,8 @@ def test_texts_of_several_lines_are_read_and_counted(tmp_path: Path) -> None:
     assert table.notes == (
         "x.csv: 40 rows on 44 lines: 2 hold line breaks inside quotes, the first is row 5",
     )
-    dropped = corpus_of(path).summary["dropped"]["train"]["first"]
-    assert dropped == [{"row": 11, "line": 15, "why": "no text"}]
+    dropped = corpus_of(path).summary.dropped["train"].first
+    assert list(map(str, dropped)) == ["row 11 (line 15): no text"]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -183,9 +183,9 @@ def test_a_missing_label_is_dropped_and_told_whatever_its_type(tmp_path: Path, k
     frame["label"] = MISSING[kind]
     frame.loc[4, "document"] = None
     frame.to_parquet(tmp_path / "x.parquet")
-    dropped = corpus_of(tmp_path / "x.parquet").summary["dropped"]["train"]
-    assert (dropped["no_text"], dropped["unknown_label"]) == (1, 20)
-    assert dropped["first"][:2] == [{"row": 3, "why": "no label"}, {"row": 5, "why": "no text"}]
+    dropped = corpus_of(tmp_path / "x.parquet").summary.dropped["train"]
+    assert (dropped.no_text, dropped.unknown_label) == (1, 20)
+    assert list(map(str, dropped.first[:2])) == ["row 3: no label", "row 5: no text"]
 
 
 @pytest.mark.parametrize("value", [pd.NA, pd.NaT, None, float("nan"), np.datetime64("NaT")])
@@ -214,7 +214,7 @@ def test_every_kind_of_missing_value_is_one(value: object) -> None:
 def test_one_class_in_other_spellings(tmp_path: Path, labels: list[str], spelt: dict) -> None:
     lines = [f"글 {at},{labels[at % 2]}" for at in range(40)]
     corpus = corpus_of(write(tmp_path / "x.csv", lines), **({"labels": spelt} if spelt else {}))
-    names = corpus.summary["labels"]
+    names = corpus.summary.labels
     train = corpus.train
     for text, label in zip(train["text"], train["label"], strict=True):
         assert names[label] == ("긍정" if int(text.split()[1]) % 2 else "부정")
@@ -223,8 +223,8 @@ def test_one_class_in_other_spellings(tmp_path: Path, labels: list[str], spelt: 
 def test_spellings_that_are_classes_of_their_own_are_kept_apart(tmp_path: Path) -> None:
     lines = [f"글 {at},{('1', '1.0', 'true')[at % 3]}" for at in range(60)]
     labels = {"1": "하나", "1.0": "하나 점", "true": "참"}
-    balance = corpus_of(write(tmp_path / "x.csv", lines), labels=labels).summary["splits"]
-    assert all(count > 0 for count in balance["train"]["balance"].values())
+    balance = corpus_of(write(tmp_path / "x.csv", lines), labels=labels).summary.splits
+    assert all(count > 0 for count in balance["train"].balance.values())
 
 
 def test_names_of_columns_in_nfd_and_a_class_too(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_names_of_columns_in_nfd_and_a_class_too(tmp_path: Path) -> None:
     path = write(tmp_path / "x.csv", lines, nfd("문장 , 라벨"))
     names = {"text_column": "문장", "label_column": "라벨"}
     corpus = corpus_of(path, **names, labels={"나쁨": "bad", "좋음": "good"})
-    assert corpus.summary["splits"]["train"]["rows"] > 20
+    assert corpus.summary.splits["train"].rows > 20
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_empty_lines_are_rows_without_text_but_at_the_end(tmp_path: Path) -> Non
     path = write(tmp_path / "x.csv", [*ROWS[:4], "", *ROWS[4:], "", "", ""])
     frame = read(path).frame
     assert len(frame) == 41 and frame["row"].tolist() == frame["line"].tolist()
-    assert corpus_of(path).summary["dropped"]["train"]["first"] == [{"row": 6, "why": "no text"}]
+    assert list(map(str, corpus_of(path).summary.dropped["train"].first)) == ["row 6: no text"]
 
 
 def test_thousands_of_columns(tmp_path: Path) -> None:
@@ -368,5 +368,5 @@ def test_duplicates_are_told_of_prepared_texts(tmp_path: Path) -> None:
     write(tmp_path / "test.csv", test)
     corpus = load_corpus(DataSection(path=str(tmp_path), validation_size=8), seed=1)
     seen = corpus.test["seen_in_training"].sum()
-    assert seen == corpus.summary["test_rows_seen_in_training"] > 0
+    assert seen == corpus.summary.test_rows_seen_in_training > 0
     assert corpus.test["text"].iloc[0] == test[0].split(",")[0]  # as it was read

@@ -162,7 +162,7 @@ def test_training_is_not_done_twice_and_another_recipe_starts_over(
     monkeypatch.setattr("finetune.loop.resumable.ResumableTrainer.resume", stop)  # none may begin
     again = recipe.model_copy(update={"output": str(tmp_path / "again"), "name": "renamed"})
     run = open_run(training.finetune(again, report=lambda line: None))
-    assert run.info["training"]["starts"] == 1
+    assert run.info.training.starts == 1
     assert sha256_file(run.folder / "model" / "adapter_model.safetensors") != changed
 
 

@@ -16,7 +16,7 @@ from finetune.core.errors import FolderError
 from finetune.core.files import read_json
 from finetune.recipes.files import dump_recipe
 from finetune.recipes.text import FinetuneRecipe
-from finetune.run_folder import open_run, read_document
+from finetune.run_folder import open_run, read_metrics
 from finetune.studies.seeds import SCHEMA, finetune_seeds, runs_of_seeds, seed_recipes
 
 SEEDS = [1, 2, 3]
@@ -61,7 +61,7 @@ def test_each_seed_is_an_ordinary_run(trained) -> None:
     runs = [open_run(folder) for folder in folders]
     assert [run.recipe.seed for run in runs] == SEEDS
     assert all(run.name == run.folder.name and run.recipe.seeds is None for run in runs)
-    assert len({run.info["data_fingerprint"] for run in runs}) == len(SEEDS)
+    assert len({run.info.data_fingerprint for run in runs}) == len(SEEDS)
     assert [one.name for one in find_contenders([summary])] == [run.name for run in runs]
 
 
@@ -69,7 +69,7 @@ def test_the_summary_holds_mean_deviation_and_interval(trained) -> None:
     _, summary, told = trained
     content = read_json(summary / "seeds.json", SCHEMA)
     accuracies = [
-        read_document(open_run(folder), "metrics.json")["test"]["all"]["accuracy"]
+        read_metrics(open_run(folder)).split("test")["accuracy"]
         for folder in runs_of_seeds(summary)
     ]
     figures = content["summary"]["test"]["accuracy"]

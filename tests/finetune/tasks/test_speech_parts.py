@@ -64,7 +64,7 @@ def test_the_corpus_is_split_by_seed_and_fingerprinted(tones_data: Path) -> None
     one, two = load_speech_corpus(data, 1), load_speech_corpus(data, 2)
     assert [len(frame) for frame in one.splits.values()] == [216, 24, 24]
     assert one.summary == load_speech_corpus(data, 1).summary
-    assert one.summary["fingerprint"] != two.summary["fingerprint"]
+    assert one.summary.fingerprint != two.summary.fingerprint
     assert not set(one.train["row"]) & set(one.validation["row"])
     assert one.train["seconds"].between(0.3, 3).all()
 
@@ -89,9 +89,9 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path) -> None:
     with (tmp_path / "metadata.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("file_name", "transcription"), *rows])
     corpus = load_speech_corpus(SpeechDataSection(path=str(tmp_path), max_seconds=2), 0)
-    dropped = corpus.summary["dropped"]["train"]
-    assert (dropped["no_text"], dropped["unreadable"], dropped["too_long"]) == (1, 1, 1)
-    assert dropped["first"][0]["row"] == 22 and "gone.wav" in dropped["first"][0]["why"]
+    dropped = corpus.summary.dropped["train"]
+    assert (dropped.no_text, dropped.unreadable, dropped.too_long) == (1, 1, 1)
+    assert dropped.first[0].row == 22 and "gone.wav" in dropped.first[0].why
     assert sum(map(len, corpus.splits.values())) == 19
 
 

@@ -21,9 +21,7 @@ from finetune.training import finetune
 
 def heard(folder: Path, split: str, *, merge: bool = False) -> list[str]:
     run = open_run(folder)
-    waves = [
-        read_audio(one, run.info["sampling_rate_hz"]) for one in read_rows(run, split)["audio"]
-    ]
+    waves = [read_audio(one, run.info.sampling_rate_hz) for one in read_rows(run, split)["audio"]]
     frames = TorchFrames(load_trained_speech(run, merge=merge))
     return transcribe_waves(waves, run_settings(run), frames)
 
@@ -59,7 +57,7 @@ def test_the_tones_are_learnt_and_the_run_is_whole(tones_run: Path) -> None:
         again = speech_metrics(rows["text"].tolist(), stored["transcript"].tolist(), seed=42)
         assert metrics[split]["wer"] == again.wer
     assert run.labels[:5] == ("<pad>", "<s>", "</s>", "<unk>", "|")
-    assert run.info["parameters"]["total"] < 5_000_000
+    assert run.info.parameters.total < 5_000_000
     assert "before" not in metrics
     names = [path.name for path in tones_run.rglob("*") if path.is_file()]
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
@@ -79,7 +77,7 @@ def test_lora_trains_the_transformer_alone(lora_run: Path, tones_run: Path) -> N
     assert names and all(".encoder.layers." in name for name in names)
     assert not (lora_run / "model" / "model.safetensors").exists()
     run = open_run(lora_run)
-    assert run.info["parameters"]["trainable"] < 0.3 * run.info["parameters"]["total"]
+    assert run.info.parameters.trainable < 0.3 * run.info.parameters.total
     metrics = json.loads((lora_run / "metrics.json").read_text())
     assert metrics["before"]["test"]["rows"] == metrics["test"]["rows"] == 12
     assert run.labels == open_run(tones_run).labels
@@ -134,7 +132,8 @@ def test_another_base_and_an_existing_run_are_refused(tones_run, lora_run) -> No
     import dataclasses
 
     run = open_run(lora_run)
-    foreign = dataclasses.replace(run, base={**run.base, "weights_sha256": "0" * 64})
+    base = run.base.model_copy(update={"weights_sha256": "0" * 64})
+    foreign = dataclasses.replace(run, info=run.info.model_copy(update={"base": base}))
     with pytest.raises(ModelError, match="not the one this run was trained on"):
         load_trained_speech(foreign)
     with pytest.raises(FolderError, match="exists already"):
@@ -163,7 +162,7 @@ def test_masks_are_learnt_for_a_base_that_has_none(tones_run, tones_data, tmp_pa
         augment=masked,
         training={"max_steps": 2, "eval_steps": 2},
     )
-    assert open_run(folder).info["steps"] == 2
+    assert open_run(folder).info.steps == 2
 
 
 def test_the_real_digits_can_be_trained_on(speech_folder: Path, tmp_path: Path) -> None:
