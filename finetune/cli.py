@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command("sweep")(sweep_command)
     app.command("pretrain")(pretrain_model)
     app.command("plan")(plan_recipe)
+    app.command("doctor")(doctor_command)
 
 
 def list_recipes() -> None:
@@ -169,3 +170,21 @@ def _train(
     from finetune.training import finetune
 
     finetune(recipe, overwrite=overwrite, report=tell)
+
+
+def doctor_command(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
+) -> None:
+    """Look at this machine and its libraries: what works, what does not, what to do about it."""
+    import json
+
+    from finetune.doctor import check_findings, examine
+
+    found = examine()
+    if as_json:
+        typer.echo(json.dumps([one.as_dict() for one in found], ensure_ascii=False))
+    for one in () if as_json else found:
+        tell(f"{one.status:<8}{one.topic:<16}{one.told}")
+        if one.next_step:
+            tell(f"{'':<24}try: {one.next_step}")
+    check_findings(found)

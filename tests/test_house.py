@@ -34,7 +34,7 @@ STOREYS = {
         "checks",
         "tasks",
         "training",
-        "planning studies",
+        "planning studies doctor",
         "cli __main__",
     ],
     "export": [
