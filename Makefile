@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+FIVE ?= .venv-transformers5
 GPU ?= .venv-gpu
 READY := $(VENV)/.ready
 ARTIFACT ?= artifacts/demo-lora
 TEST_WORKERS ?= 2
 
-.PHONY: help env demo browser test test-slow gpu lint clean
+.PHONY: help env demo browser test test-slow test-transformers5 test-all-transformers5 gpu lint clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 14
@@ -17,7 +18,7 @@ env: $(READY)  ## The environment, with the tested versions
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,optimum]"
 	touch $(READY)
 
 demo: env  ## Train, export and benchmark on the embedded reviews
@@ -34,6 +35,19 @@ test: env  ## The tests
 test-slow: env  ## The longer proofs
 	$(BIN)/python -m pytest -m slow
 
+test-transformers5: $(FIVE)/.ready  ## With transformers 5: export, training, resume, clients
+	$(FIVE)/bin/python -m pytest -m "not slow and not gpu" $$(cat tests/transformers5.txt)
+
+test-all-transformers5: $(FIVE)/.ready  ## With transformers 5: all tests
+	$(FIVE)/bin/python -m pytest -m "not slow and not gpu"
+
+# transformers 5 and no Optimum, whose ONNX export holds transformers below 4.58
+$(FIVE)/.ready: pyproject.toml constraints-transformers5.txt
+	$(PYTHON) -m venv $(FIVE)
+	$(FIVE)/bin/python -m pip install --quiet --constraint constraints-transformers5.txt torch
+	$(FIVE)/bin/python -m pip install --quiet --constraint constraints-transformers5.txt --editable ".[dev]"
+	touch $(FIVE)/.ready
+
 gpu: $(GPU)/.ready  ## On a GPU: its tests, then a report of every precision
 	$(GPU)/bin/python -m pytest -m gpu tests/gpu
 	$(GPU)/bin/kotune bench configs/suites/gpu-roberta-large-random.yaml
@@ -46,7 +60,7 @@ gpu: $(GPU)/.ready  ## On a GPU: its tests, then a report of every precision
 $(GPU)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(GPU)
 	$(GPU)/bin/python -m pip install --quiet --constraint constraints.txt torch
-	$(GPU)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,gpu]"
+	$(GPU)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,gpu,optimum]"
 	$(GPU)/bin/python -m pip uninstall --quiet --yes onnxruntime
 	$(GPU)/bin/python -m pip install --quiet onnxruntime-gpu
 	touch $(GPU)/.ready

@@ -93,7 +93,7 @@ def _write_base(kind: str, folder: Path, *, corpus: Path) -> None:
     import torch
     from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
-    tokenizer = _train_bytes(corpus) if kind == "bytes" else _train_wordpiece(corpus)
+    made, tokenizer = _train_bytes(corpus) if kind == "bytes" else _train_wordpiece(corpus)
     size = {
         "vocab_size": len(tokenizer),
         "hidden_size": 64,
@@ -111,20 +111,21 @@ def _write_base(kind: str, folder: Path, *, corpus: Path) -> None:
         model = RobertaModel(RobertaConfig(type_vocab_size=1, **size), add_pooling_layer=False)
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
+    made.save(str(folder / "tokenizer.json"))  # transformers 5 puts special tokens around it
 
 
-def _train_wordpiece(corpus: Path) -> Any:
+def _train_wordpiece(corpus: Path) -> tuple[Any, Any]:
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertTokenizerFast
 
     made = BertWordPieceTokenizer(strip_accents=False, lowercase=False)
     made.train([str(corpus)], vocab_size=300, min_frequency=1, show_progress=False)
-    return BertTokenizerFast(
+    return made, BertTokenizerFast(
         tokenizer_object=made._tokenizer, strip_accents=False, do_lower_case=False
     )
 
 
-def _train_bytes(corpus: Path) -> Any:
+def _train_bytes(corpus: Path) -> tuple[Any, Any]:
     from tokenizers import ByteLevelBPETokenizer
     from tokenizers.processors import RobertaProcessing
     from transformers import RobertaTokenizerFast
@@ -135,7 +136,7 @@ def _train_bytes(corpus: Path) -> Any:
     made._tokenizer.post_processor = RobertaProcessing(
         ("</s>", 2), ("<s>", 0), add_prefix_space=False
     )
-    return RobertaTokenizerFast(tokenizer_object=made._tokenizer, truncation_side="left")
+    return made, RobertaTokenizerFast(tokenizer_object=made._tokenizer, truncation_side="left")
 
 
 @pytest.fixture(scope="session")

@@ -169,12 +169,15 @@ def _load_pipeline(variant: dict[str, Any], threads: int) -> Engine:
     """``transformers.pipeline`` with its defaults, truncation aside, on prepared texts."""
     from transformers import pipeline
 
+    from finetune.models.token_ids import check_token_ids
+
     pipe = pipeline(
         "text-classification",
         model=variant["folder"],
         device=variant["device"],
         trust_remote_code=False,
     )
+    check_token_ids(pipe.tokenizer, Path(variant["folder"]))
     return _pipeline_engine(pipe, variant["max_length"], variant)
 
 
@@ -187,11 +190,12 @@ def _load_optimum(variant: dict[str, Any], threads: int) -> Engine:
 def _open_optimum(folder: Path, precision: str, device: str, threads: int) -> tuple[Any, int]:
     """A pipeline over Optimum's ONNX Runtime model, and the length at which texts are cut."""
     from optimum.onnxruntime import ORTModelForSequenceClassification
-    from transformers import AutoTokenizer, pipeline
+    from transformers import pipeline
 
     from export.artifact.folder import open_artifact
     from export.runtime.arithmetic import provider_options
     from export.runtime.session import session_options
+    from finetune.models.tokenizer import load_tokenizer
 
     artifact = open_artifact(folder, verify=False)
     file = artifact.path(precision)
@@ -206,9 +210,7 @@ def _open_optimum(folder: Path, precision: str, device: str, threads: int) -> tu
         local_files_only=True,
         trust_remote_code=False,
     )
-    tokenizer = AutoTokenizer.from_pretrained(
-        artifact.folder, local_files_only=True, trust_remote_code=False
-    )
+    tokenizer = load_tokenizer(artifact.folder)
     pipe = pipeline(
         "text-classification",
         model=model,
@@ -320,7 +322,7 @@ def write_merged(source: Path, target: Path, options: dict[str, Any]) -> dict[st
     """
     from bench.engines.prepare import weights_bytes
     from export.graph.merging import merge_adapter
-    from finetune.models.loading import load_tokenizer
+    from finetune.models.tokenizer import load_tokenizer, save_tokenizer
     from finetune.run_folder import open_run
 
     run = open_run(source, verify=False)
@@ -328,7 +330,7 @@ def write_merged(source: Path, target: Path, options: dict[str, Any]) -> dict[st
     model = merge_adapter(run, options["base"])
     seconds = time.perf_counter() - began
     model.save_pretrained(target, safe_serialization=True)
-    load_tokenizer(run.folder / "model").save_pretrained(target)
+    save_tokenizer(load_tokenizer(run.folder / "model"), target)
     return {"seconds": seconds, "size_bytes": weights_bytes(target)}
 
 

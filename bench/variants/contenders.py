@@ -19,10 +19,13 @@ from export.runtime.texts import manifest_preparation
 from finetune.core.errors import FolderError, RecipeError
 from finetune.core.files import sha256_file
 from finetune.core.preparation import Preparation
+from finetune.models.token_ids import check_shipped_ids
 from finetune.recipes.methods import METHODS
 from finetune.run_folder import Run, open_run, read_rows
 from finetune.studies.seeds import runs_of_seeds
-from finetune.tasks.registry import TEXT
+from finetune.tasks.registry import SPEECH, TEXT
+from finetune.tasks.speech.ctc import read_speech_settings
+from finetune.tasks.speech.features import check_features
 
 AGAIN = "-again"  # the baseline's second time
 TORCH_RUNTIMES = ("pytorch", "merged", "pipeline")
@@ -128,8 +131,9 @@ class Variant:
 def find_contenders(folders: Sequence[Path]) -> list[Contender]:
     """Run and artifact folders → contenders, each run with its artifact and the other way round.
 
-    A summary of several seeds stands for its runs. Every hash is checked. Raises FolderError,
-    also where the folders are of different tasks.
+    A summary of several seeds stands for its runs. Every hash is checked, and what artifacts
+    make of texts and recordings. Raises FolderError, also where the folders are of different
+    tasks, and ModelError.
     """
     runs: dict[Path, Run] = {}
     artifacts: list[Artifact] = []
@@ -149,7 +153,18 @@ def find_contenders(folders: Sequence[Path]) -> list[Contender]:
         taken |= {artifact.folder} if artifact else set()
     contenders += [Contender(None, one) for one in artifacts if one.folder not in taken]
     _check_same_task(contenders)
+    for artifact in (one.artifact for one in contenders):
+        if artifact is not None:
+            _check_inputs(artifact)
     return sorted(contenders, key=lambda one: list(METHODS).index(one.method))
+
+
+def _check_inputs(artifact: Artifact) -> None:
+    """Raise ModelError where texts or recordings become other inputs here than at the export."""
+    if artifact.manifest.get("task") == SPEECH:
+        check_features(read_speech_settings(artifact.folder), artifact.folder)
+    else:
+        check_shipped_ids(artifact.folder)
 
 
 def runs_of(contenders: Sequence[Contender]) -> list[Run]:

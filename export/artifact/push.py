@@ -98,11 +98,11 @@ def push_artifact(plan: PushPlan) -> str:
 
     Raises HubError within seconds where there is no token or no network.
     """
-    import requests
     from huggingface_hub import HfApi, constants, get_token
     from huggingface_hub.errors import HfHubHTTPError
 
     from finetune.core.hub import hub_answers
+    from finetune.core.libraries import connection_faults
 
     if get_token() is None:
         raise HubError("no token of the hub", next_step="hf auth login, or set HF_TOKEN")
@@ -127,7 +127,7 @@ def push_artifact(plan: PushPlan) -> str:
             received=fault.server_message or str(fault).splitlines()[0],
             next_step="check the token's write access to the repository's owner",
         ) from fault
-    except requests.RequestException as fault:
+    except connection_faults() as fault:
         raise HubError("the connection broke off", received=fault, next_step="try again") from fault
     except ValueError as fault:  # the hub's own check of the card, told by its library
         raise HubError("the upload was refused", received=fault) from fault

@@ -1,4 +1,8 @@
-"""A merged PyTorch model as one fp32 ONNX graph of plain operators, through Optimum."""
+"""A merged PyTorch model as one fp32 ONNX graph of plain operators.
+
+Through Optimum where it is installed and knows the architecture, else traced the same way
+(export/graph/tracing.py).
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.graph.quiet import quiet_libraries
+from export.graph.tracing import speech_example, text_example, trace_onnx
 from export.graph.validity import finish_graph
-from finetune.checks.exportable import KNOWN_INPUTS, REQUIRED_INPUTS, onnx_config
+from finetune.checks.exportable import (
+    KNOWN_INPUTS,
+    REQUIRED_INPUTS,
+    describe_with_optimum,
+    graph_inputs,
+)
 from finetune.core.errors import ModelError
+from finetune.core.libraries import has_optimum
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TASK = "text-classification"
 SPEECH_TASK = "automatic-speech-recognition"
 
 
@@ -34,16 +44,24 @@ def export_onnx(model: PreTrainedModel, path: Path, *, opset: int) -> OnnxGraph:
 
     Over 2 GB the weights go to ``<name>_data`` beside it, which is protobuf's limit and
     Optimum's convention. Optimum's own validation is left out: it compares random token ids;
-    the ladder (export/checks/accuracy.py) compares real rows. Raises ModelError where Optimum
-    does not know the architecture or the graph is not the expected one.
+    the ladder (export/checks/accuracy.py) compares real rows. Raises ModelError where the
+    architecture is not known or the graph is not the expected one.
     """
+    inputs = graph_inputs(model.config)
+    described = describe_with_optimum(model.config) if has_optimum() else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if described is None:
+        trace_onnx(model, text_example(model, inputs), path, opset=opset)
+    else:
+        _export_with_optimum(model, described, path, opset)
+    return check_onnx(path)
+
+
+def _export_with_optimum(model: PreTrainedModel, described: Any, path: Path, opset: int) -> None:
     from optimum.exporters.onnx import export
 
-    described = onnx_config(model.config, TASK)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with quiet_libraries("optimum.exporters.onnx.convert"):  # constants in a trace, opset hints
         export(model, described, path, opset=opset)
-    return check_onnx(path)
 
 
 def export_speech_onnx(model: PreTrainedModel, path: Path, *, opset: int) -> OnnxGraph:
@@ -54,12 +72,12 @@ def export_speech_onnx(model: PreTrainedModel, path: Path, *, opset: int) -> Onn
     mask) and wrong for layer norm, whose padded batches need it. Raises ModelError where the
     graph is not the expected one.
     """
-    from optimum.exporters.onnx import export
-
     masked = model.config.feat_extract_norm == "layer"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with quiet_libraries("optimum.exporters.onnx.convert"):  # constants in a trace, opset hints
-        export(model, _speech_configuration(model, masked), path, opset=opset)
+    if has_optimum():
+        _export_with_optimum(model, _speech_configuration(model, masked), path, opset)
+    else:
+        trace_onnx(model, speech_example(masked=masked), path, opset=opset)
     return check_speech_onnx(path, masked=masked)
 
 

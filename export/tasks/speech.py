@@ -143,6 +143,7 @@ class SpeechTask(Task):
         """Merge, check, write fp32 ONNX, config.json and the processor."""
         from export.graph.merging import check_finite
         from export.graph.to_onnx import export_speech_onnx
+        from finetune.tasks.speech.features import hold_features
         from finetune.tasks.speech.model import load_trained_speech
 
         model = load_trained_speech(self.run, merge=True)
@@ -151,6 +152,7 @@ class SpeechTask(Task):
         model.config._name_or_path = ""
         model.config.save_pretrained(folder)
         _copy_processor(self.run.folder / "model", folder)
+        hold_features(self.inference, folder)
         graph = export_speech_onnx(model, folder / FP32_FILE, opset=self.settings.opset)
         facts = {"opset": graph.opset, "inputs": list(graph.inputs), "outputs": list(graph.outputs)}
         return Exported(facts, HEAD)
@@ -291,7 +293,9 @@ def _copy_processor(source: Path, folder: Path) -> None:
     """The processor's files, read and written again by transformers."""
     from transformers import Wav2Vec2Processor
 
+    from finetune.tasks.speech.model import save_processor
+
     processor = Wav2Vec2Processor.from_pretrained(
         source, local_files_only=True, trust_remote_code=False
     )
-    processor.save_pretrained(folder)
+    save_processor(processor, folder)

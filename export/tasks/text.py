@@ -265,10 +265,11 @@ class TextTask(Task):
         """Write the run's tokenizer; clients of the artifact truncate where training did."""
         from export.checks.tokens import check_tokens
         from finetune.models.encoding import keep_preparation
+        from finetune.models.tokenizer import save_tokenizer
 
         self.tokenizer.model_max_length = self.run.max_length
         keep_preparation(self.tokenizer, self.run.preparation)
-        self.tokenizer.save_pretrained(folder)
+        save_tokenizer(self.tokenizer, folder)
         check_tokens(self.tokenizer, folder, self.run.preparation, self.run.max_length)
 
 

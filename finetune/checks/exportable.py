@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.checks.signs import Sign
 from finetune.core.errors import ModelError, RecipeError
+from finetune.core.libraries import has_optimum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,9 +18,41 @@ CLASSIFICATION = "text-classification"
 REQUIRED_INPUTS = frozenset({"input_ids", "attention_mask"})
 KNOWN_INPUTS = REQUIRED_INPUTS | {"token_type_ids"}
 
+# Graph inputs by model_type, as Optimum names them (optimum-onnx 0.1, model_configs.py); EuroBERT
+# is transformers 5's. Used where Optimum is not installed; a test holds the two against each other.
+WITHOUT_SEGMENTS = (
+    *("big_bird", "camembert", "data2vec-text", "distilbert", "eurobert", "ibert"),
+    *("modernbert", "mpnet", "roberta", "xlm-roberta"),
+)
+WITH_SEGMENTS = (
+    *("albert", "bert", "convbert", "deberta", "deberta-v2", "electra", "flaubert"),
+    *("megatron-bert", "mobilebert", "nystromformer", "rembert", "roformer", "squeezebert", "xlm"),
+)
+WITH_MORE = {"longformer": ("token_type_ids", "global_attention_mask")}
 
-def onnx_config(config: PretrainedConfig, task: str = CLASSIFICATION) -> Any:
-    """Optimum's description of an architecture's graph; raises ModelError where it has none."""
+
+def graph_inputs(config: PretrainedConfig) -> tuple[str, ...]:
+    """The inputs of an architecture's classifier graph; raises ModelError where it has none."""
+    kind = config.model_type
+    if has_optimum() and (described := describe_with_optimum(config)) is not None:
+        return tuple(described.inputs)
+    more: tuple[str, ...] = WITH_MORE.get(kind, ())
+    if kind in WITH_SEGMENTS and getattr(config, "type_vocab_size", None) != 0:
+        more = ("token_type_ids",)
+    if not more and kind not in (*WITHOUT_SEGMENTS, *WITH_SEGMENTS):
+        raise ModelError(
+            f"this architecture has no ONNX export for {CLASSIFICATION}",
+            received=kind,
+            allowed="an encoder such as bert, roberta, electra, xlm-roberta",
+        )
+    return ("input_ids", "attention_mask", *more)
+
+
+def describe_with_optimum(config: PretrainedConfig) -> Any | None:
+    """Optimum's description of a classifier's graph; None where it does not know the architecture.
+
+    Raises ModelError where the installed transformers is too old for Optimum's.
+    """
     from optimum.exporters.onnx import model_configs  # noqa: F401  registers the architectures
     from optimum.exporters.tasks import TasksManager
 
@@ -29,16 +62,12 @@ def onnx_config(config: PretrainedConfig, task: str = CLASSIFICATION) -> Any:
             exporter="onnx",
             model_type=kind,
             model_name=kind,
-            task=task,
+            task=CLASSIFICATION,
             library_name="transformers",
         )
         described = make(config)
-    except (KeyError, ValueError, AttributeError) as fault:
-        raise ModelError(
-            f"this architecture has no ONNX export for {task} in Optimum",
-            received=kind,
-            allowed="an encoder such as bert, roberta, electra, xlm-roberta",
-        ) from fault
+    except (KeyError, ValueError, AttributeError):
+        return None
     if not described.is_transformers_support_available:
         import transformers
 
@@ -64,11 +93,10 @@ def export_obstacles(
             "needs to run without transformers"
         )
     try:
-        described = onnx_config(config)
+        inputs = set(graph_inputs(config))
     except ModelError as fault:
         told.append(f"{fault.what}: {fault.received}")
     else:
-        inputs = set(described.inputs)
         if not inputs >= REQUIRED_INPUTS or not inputs <= KNOWN_INPUTS:
             told.append(
                 f"the graph of {config.model_type} would have the inputs "

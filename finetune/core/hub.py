@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from finetune.core.errors import ModelError
+from finetune.core.libraries import connection_faults
 
 PATIENCE_S = 5.0
 
@@ -46,7 +47,13 @@ def resolve_hub_model(repo_id: str, revision: str | None, key: str) -> tuple[str
         raise ModelError(
             f"the hub has no model of this name ({type(fault).__name__})",
             received=f"{key}={repo_id}",
-            next_step="check the id, or `huggingface-cli login` for a private one",
+            next_step="check the id, or `hf auth login` for a private one",
+        ) from fault
+    except connection_faults() as fault:
+        raise ModelError(
+            "the connection to the hub broke off",
+            received=f"{key}={repo_id}: {type(fault).__name__}",
+            next_step="try again, or HF_HUB_OFFLINE=1 for what is in the cache",
         ) from fault
     if isinstance(cached, str | os.PathLike):
         return revision or "main", True

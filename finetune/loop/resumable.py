@@ -8,6 +8,7 @@ together, and the whole stands in the first one's memory only.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import random
@@ -151,10 +152,22 @@ class ResumableTrainer(Trainer):
         raise MicroBatchTooLarge
 
     def compare_trainer_and_checkpoint_args(self, training_args: Any, trainer_state: Any) -> None:
-        """Nothing: whoever offers the checkpoint has compared the recipes."""
-        trainer_state.logging_steps = training_args.logging_steps
-        trainer_state.eval_steps = training_args.eval_steps
-        trainer_state.save_steps = training_args.save_steps
+        """Nothing: whoever offers the checkpoint has compared the recipes (transformers 4)."""
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """As Trainer's of transformers 5, which would compare a checkpoint's batch size here."""
+        compares = logging.getLogger("transformers.trainer_utils")
+        level = compares.level
+        compares.setLevel(logging.ERROR)
+        try:
+            return super()._init_training_state(*args, **kwargs)
+        finally:
+            compares.setLevel(level)
+
+    def _inner_training_loop(self, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer's, with this start's micro-batch: transformers 4 takes the checkpoint's."""
+        self._train_batch_size = self.args.train_batch_size
+        return super()._inner_training_loop(self._train_batch_size, *args, **kwargs)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         better = super()._determine_best_metric(metrics, trial)
@@ -198,7 +211,6 @@ class ResumableTrainer(Trainer):
             self.state.stateful_callbacks[type(callback).__name__] = callback.state()
         for callback in self._callbacks_with_tensors():
             write_state(folder, type(callback).__name__, callback.training_state())
-        self.state.train_batch_size = None  # of this start; the next may have another
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
     def _weights(self) -> dict[str, torch.Tensor]:
@@ -276,6 +288,9 @@ class ResumableTrainer(Trainer):
         """Nothing: it is loaded with the optimizer."""
 
     def _load_callback_state(self) -> None:
+        """What the callbacks kept; how often to log, evaluate and save is this start's."""
+        for name in ("logging_steps", "eval_steps", "save_steps"):
+            setattr(self.state, name, getattr(self.args, name))
         for callback in self._stateful_callbacks():
             kept = self.state.stateful_callbacks.get(type(callback).__name__, {})
             for name, value in kept.get("attributes", {}).items():

@@ -15,6 +15,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from finetune.core.libraries import warmup_arguments
 from finetune.hardware.gpu import keep_to_one_gpu
 from finetune.hardware.precision import precision_arguments
 from finetune.recipes.sections import OptimisationSection
@@ -51,8 +52,7 @@ def training_arguments(
         "learning_rate": training.learning_rate,
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
-        "warmup_steps": training.warmup_steps,
-        "warmup_ratio": training.warmup_ratio,
+        **warmup_arguments(training.warmup_steps, training.warmup_ratio),
         "lr_scheduler_type": training.scheduler,
         "lr_scheduler_kwargs": dict(training.scheduler_kwargs),
         "optim": training.optimizer,

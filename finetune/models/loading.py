@@ -15,7 +15,6 @@ from finetune.hardware.gpu import placement
 from finetune.hardware.precision import exact_fp32
 from finetune.models.checkpoint import check_finite, check_finite_files, compare_checkpoint
 from finetune.models.four_bit import finish_4bit, nf4_config, quantize_in_memory
-from finetune.models.optional_packages import explain_tokenizer, tokenizer_folder
 from finetune.models.source import (
     KLUE,
     TOKENIZER,
@@ -24,6 +23,7 @@ from finetune.models.source import (
     resolve_base,
     stored_files,
 )
+from finetune.models.tokenizer import load_tokenizer
 from finetune.models.trained_weights import attach_trained
 from finetune.models.weight_files import check_settings_files, check_weight_files
 from finetune.recipes.methods import METHODS
@@ -62,29 +62,11 @@ TRAINED_AS = {
 }
 
 
-def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a folder or cached hub id, padding on the right.
+def load_base_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to ``base``.
 
     Raises ModelError. The random-weights KLUE sizes use the embedded tokenizer.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(source), revision=revision or "main", use_fast=True, trust_remote_code=False
-        )
-    except MemoryError:
-        raise
-    except Exception as fault:  # a package that is not installed shows as any exception
-        raise explain_tokenizer(fault, str(source), tokenizer_folder(source, revision)) from fault
-    tokenizer.padding_side = "right"
-    if "attention_mask" not in tokenizer.model_input_names:  # checks/parts.py asks the model
-        tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]
-    return tokenizer
-
-
-def load_base_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
-    """The tokenizer that belongs to ``base``."""
     if base.random_weights and base.location in KLUE:
         return load_tokenizer(TOKENIZER)
     return load_tokenizer(base.location, base.revision)

@@ -13,6 +13,7 @@ from finetune.core.documents import write_document
 from finetune.core.errors import FolderError, ModelError
 from finetune.core.files import publish_folder, read_json, write_json, write_text
 from finetune.core.provenance import PROVENANCE_SCHEMA, Provenance, collect_provenance
+from finetune.models.tokenizer import save_tokenizer
 from finetune.recipes.files import check_recipe, dump_recipe
 from finetune.recipes.pretraining import PretrainRecipe
 from finetune.run_records import Course
@@ -62,7 +63,7 @@ def write_model_folder(
         )
     model.save_pretrained(folder, safe_serialization=True)
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
     write_json(folder / "metrics.json", METRICS, metrics)
     provenance = collect_provenance(recipe.seed).model_copy(update={"training": course})

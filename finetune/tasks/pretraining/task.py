@@ -25,8 +25,9 @@ from finetune.loop.planned_batches import Batch
 from finetune.loop.progress import Watch
 from finetune.loop.resumable import WEIGHTS
 from finetune.loop.trainer_setup import training_history
-from finetune.models.loading import load_base_tokenizer, load_tokenizer
+from finetune.models.loading import load_base_tokenizer
 from finetune.models.source import resolve_base
+from finetune.models.tokenizer import load_tokenizer, save_tokenizer
 from finetune.recipes.pretraining import PretrainRecipe
 from finetune.tasks.pretraining.batches import Masker, TrainBatches, encode_texts, held_out_batches
 from finetune.tasks.pretraining.folder import is_pretrained, read_metrics, write_model_folder
@@ -256,7 +257,7 @@ def _open_tokenizer(job: PretrainJob, folder: Path) -> PreTrainedTokenizerBase:
             max_length=recipe.architecture.max_positions - 2,
         )
         with publish_folder(folder) as place:
-            tokenizer.save_pretrained(place)
+            save_tokenizer(tokenizer, place)
     wait_for_processes()
     return load_tokenizer(folder)
 

@@ -93,7 +93,7 @@ def read_speech_settings(
     where the model has outputs that no token names.
     """
     config = _read(folder / "config.json")
-    features = _read(folder / "preprocessor_config.json")
+    features = _read_features(folder)
     told = _read(folder / "tokenizer_config.json")
     special = _read_optional(folder, "special_tokens_map.json")
     special |= {name: value for name, value in told.items() if value is not None}
@@ -236,6 +236,13 @@ def prepare_wave(wave: np.ndarray, settings: SpeechSettings) -> np.ndarray:
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _read_features(folder: Path) -> dict[str, Any]:
+    """preprocessor_config.json, or what transformers 5 writes of it into the processor's file."""
+    whole = _read_optional(folder, "processor_config.json").get("feature_extractor")
+    alone = folder / "preprocessor_config.json"
+    return whole if isinstance(whole, dict) and not alone.is_file() else _read(alone)
 
 
 def _read_optional(folder: Path, name: str) -> dict[str, Any]:

@@ -23,9 +23,11 @@ from finetune.hardware.cpu_kernels import quicken_dropout
 from finetune.hardware.host_memory import shape_memory
 from finetune.hardware.precision import choose_device, choose_precision
 from finetune.models.source import resolve_base
+from finetune.models.token_ids import hold_token_ids
 from finetune.recipes.speech import SpeechRecipe
 from finetune.tasks.speech.batches import SpeechBatches
 from finetune.tasks.speech.ctc import SpeechSettings
+from finetune.tasks.speech.features import hold_features
 from finetune.tasks.speech.model import (
     attach_speech_adapter,
     build_wav2vec2,
@@ -34,6 +36,7 @@ from finetune.tasks.speech.model import (
     load_wav2vec2,
     make_processor,
     prepare_training,
+    save_processor,
 )
 from finetune.tasks.task import Built, Job, Report
 
@@ -94,6 +97,8 @@ def build_model(job: SpeechJob, work: Path, report: Report) -> SpeechBuilt:
     settings = folder_settings(
         target, *chunks, str(target) if job.base is None else job.base.source
     )
+    hold_token_ids(processor.tokenizer, target)
+    hold_features(settings, target)
     waves = {name: Waves(frame, settings.rate_hz) for name, frame in job.corpus.splits.items()}
     batches = plan_training(job, settings, waves["train"], processor.tokenizer)
     return SpeechBuilt(job, adapted, None, target, settings, new_head, waves, batches, before={})
@@ -109,7 +114,7 @@ def open_processor(job: SpeechJob, folder: Path) -> tuple[Any, bool]:
         rate_hz = job.recipe.architecture.sampling_rate_hz
         make_processor(characters_of(job.corpus.train["text"]), rate_hz, folder)
     elif is_main_process():
-        processor.save_pretrained(folder)
+        save_processor(processor, folder)
     wait_for_processes()
     return Wav2Vec2Processor.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False

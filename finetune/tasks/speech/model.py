@@ -18,6 +18,7 @@ from finetune.models.source import BaseModel
 from finetune.models.trained_weights import load_adapter
 from finetune.recipes.speech import AugmentSection, SpeechAdapterSection, SpeechArchitectureSection
 from finetune.tasks.speech.ctc import SpeechSettings, read_speech_settings
+from finetune.tasks.speech.features import check_features
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,8 +44,17 @@ def make_processor(characters: Sequence[str], rate_hz: int, folder: Path) -> Any
         return_attention_mask=True,
     )
     processor = Wav2Vec2Processor(feature_extractor=features, tokenizer=tokenizer)
-    processor.save_pretrained(folder)
+    save_processor(processor, folder)
     return processor
+
+
+def save_processor(processor: Any, folder: Path) -> None:
+    """A file for each part, as transformers 4 wrote them and every client reads them.
+
+    Saved whole by transformers 5 the features' settings stand inside processor_config.json.
+    """
+    processor.feature_extractor.save_pretrained(folder)
+    processor.tokenizer.save_pretrained(folder)
 
 
 def load_processor(base: BaseModel) -> Any | None:
@@ -185,9 +195,11 @@ def load_trained_speech(run: Run, *, merge: bool = False) -> torch.nn.Module:
 
 
 def run_settings(run: Run) -> SpeechSettings:
-    """Inference settings of a run folder."""
+    """Inference settings of a run folder; raises ModelError where it would hear otherwise here."""
     model = run.folder / "model"
-    return folder_settings(model, run.info.chunk_s, run.info.stride_s, str(run.folder))
+    settings = folder_settings(model, run.info.chunk_s, run.info.stride_s, str(run.folder))
+    check_features(settings, model)
+    return settings
 
 
 def folder_settings(folder: Path, chunk_s: float, stride_s: float, source: str) -> SpeechSettings:

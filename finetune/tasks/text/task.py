@@ -25,6 +25,8 @@ from finetune.loop.ledger import BatchShape, Ledger
 from finetune.loop.progress import Watch
 from finetune.models.encoding import keep_preparation
 from finetune.models.loading import TRAINED_AS
+from finetune.models.token_ids import hold_token_ids
+from finetune.models.tokenizer import save_tokenizer
 from finetune.models.trained_weights import save_trained
 from finetune.recipes.text import FinetuneRecipe
 from finetune.run_records import RunMetrics
@@ -65,6 +67,7 @@ class TextTask(RunTask):
     def build(self, job: TextJob, work: Path, report: Report) -> TextBuilt:
         """The model with its adapter, frozen weights held as the recipe asks; rows tokenised."""
         recipe = job.recipe
+        hold_token_ids(job.tokenizer, work)
         rows = {
             name: tokenize_rows(
                 frame,
@@ -134,7 +137,7 @@ class TextTask(RunTask):
             config.base_model_name_or_path = job.base.source
         save_trained(model, job.recipe.method, folder)
         keep_preparation(job.tokenizer, job.preparation)
-        job.tokenizer.save_pretrained(folder)
+        save_tokenizer(job.tokenizer, folder)
         getattr(model, "config", model).save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card
 
