@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.core.errors import KotuneError
 from finetune.core.libraries import transformers_major
-from finetune.models.optional_packages import READY, explain_tokenizer, tokenizer_folder
+from finetune.models.optional_packages import CONVERTED, READY, explain_tokenizer, tokenizer_folder
 from finetune.models.token_ids import (
     TEXTS,
     TokenIds,
@@ -29,7 +30,7 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTraine
     """
     try:
         tokenizer = _open(source, revision)
-    except MemoryError:
+    except (MemoryError, KotuneError):
         raise
     except Exception as fault:  # a package that is not installed shows as any exception
         raise explain_tokenizer(fault, str(source), tokenizer_folder(source, revision)) from fault
@@ -83,7 +84,7 @@ def _as_filed(tokenizer: Any, folder: Path, source: str | Path, named: dict[str,
     from transformers import PreTrainedTokenizerFast
 
     if not (folder / "tokenizer.json").is_file():
-        if not any(folder.glob(name) for name in (*READY, "*.model", "*.spm", "*.tiktoken")):
+        if not any(path for name in (*READY, *CONVERTED) for path in folder.glob(name)):
             raise OSError(f"no tokenizer files in {folder}")
         return tokenizer
     kept = read_token_ids(folder)

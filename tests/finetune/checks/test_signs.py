@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers.normalizers import BertNormalizer
 from transformers import BertTokenizerFast
 
 from finetune.checks.answers import answer_signs, seen_signs
@@ -47,7 +48,8 @@ def test_byte_level_tokens_are_never_unknown(make_base) -> None:
 def test_a_tokenizer_that_takes_syllables_apart_is_refused(make_base, tmp_path: Path) -> None:
     """``do_lower_case`` strips accents by NFD, and no Hangul syllable is left in one piece."""
     tokenizer = load_tokenizer(make_base("roberta"))
-    broken = BertTokenizerFast(tokenizer_object=tokenizer._tokenizer, do_lower_case=True)
+    broken = BertTokenizerFast(tokenizer_object=tokenizer._tokenizer)
+    broken._tokenizer.normalizer = BertNormalizer(lowercase=True, strip_accents=True)
     counts = {"train": counted(broken, ["영화 배우 연기", "정말 최고"])}
     with pytest.raises(DataError, match=r"100\.0% of their tokens are unknown"):
         text_signs(counts, max_length=32, max_unknown_tokens=0.3)
