@@ -36,10 +36,12 @@ test-slow: env  ## The longer proofs
 	$(BIN)/python -m pytest -m slow
 
 test-transformers5: $(FIVE)/.ready  ## With transformers 5: export, training, resume, clients
-	$(FIVE)/bin/python -m pytest -m "not slow and not gpu" $$(cat tests/transformers5.txt)
+	OMP_WAIT_POLICY=passive $(FIVE)/bin/python -m pytest -m "not slow and not gpu" \
+	  -n $(TEST_WORKERS) --dist loadfile $$(cat tests/transformers5.txt)
 
 test-all-transformers5: $(FIVE)/.ready  ## With transformers 5: all tests
-	$(FIVE)/bin/python -m pytest -m "not slow and not gpu"
+	OMP_WAIT_POLICY=passive $(FIVE)/bin/python -m pytest -m "not slow and not gpu" \
+	  -n $(TEST_WORKERS) --dist loadfile
 
 # transformers 5 and no Optimum, whose ONNX export holds transformers below 4.58
 $(FIVE)/.ready: pyproject.toml constraints-transformers5.txt

@@ -10,6 +10,7 @@ import pytest
 
 from export.exporting import export_run, export_settings, open_artifact
 from finetune.core.errors import FolderError, GateError, RecipeError
+from finetune.core.libraries import transformers_major
 from finetune.run_folder import open_run
 
 LAYOUT = {
@@ -21,11 +22,12 @@ LAYOUT = {
     "onnx/model.onnx",
     "onnx/model_quantized.onnx",
     "predict.py",
-    "special_tokens_map.json",
+    "token_ids.json",
     "tokenizer.json",
     "tokenizer_config.json",
-    "vocab.txt",
 }
+if transformers_major() < 5:
+    LAYOUT |= {"special_tokens_map.json", "vocab.txt"}
 STEPS = [
     "training",
     "reloaded",
