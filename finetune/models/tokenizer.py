@@ -63,10 +63,12 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 def _open(source: str | Path, revision: str | None) -> Any:
     from transformers import AutoTokenizer, BertTokenizerFast
 
-    named = {"revision": revision or "main", "trust_remote_code": False}
+    named = {"revision": revision or "main"}
     if _is_wordpiece_alone(tokenizer_folder(source, revision)):
-        return BertTokenizerFast.from_pretrained(str(source), **named)
-    tokenizer = AutoTokenizer.from_pretrained(str(source), use_fast=True, **named)
+        return BertTokenizerFast.from_pretrained(str(source), trust_remote_code=False, **named)
+    tokenizer = AutoTokenizer.from_pretrained(
+        str(source), use_fast=True, trust_remote_code=False, **named
+    )
     folder = tokenizer_folder(source, revision)
     if folder is None or not tokenizer.is_fast or transformers_major() < 5:
         return tokenizer
@@ -92,7 +94,7 @@ def _as_filed(tokenizer: Any, folder: Path, source: str | Path, named: dict[str,
         kept = TokenIds(TEXTS, file_ids(folder / "tokenizer.json", TEXTS), {})
     if kept.matches(tokenizer):
         return tokenizer
-    filed = PreTrainedTokenizerFast.from_pretrained(str(source), **named)
+    filed = PreTrainedTokenizerFast.from_pretrained(str(source), trust_remote_code=False, **named)
     return filed if kept.matches(filed) else tokenizer
 
 
