@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from bench.variants.contenders import find_contenders
 from export.exporting import export_run
 from finetune.core.errors import FolderError, ModelError
+from finetune.core.files import sha256_file
 from finetune.core.libraries import transformers_major
 from finetune.models.token_ids import TEXTS, TOKEN_IDS, hold_token_ids, read_token_ids
 from finetune.models.tokenizer import load_tokenizer, save_tokenizer
@@ -64,10 +65,12 @@ def test_other_ids_are_told_with_text_and_libraries(make_run, tmp_path: Path) ->
     assert "pip install transformers==4.57.6 tokenizers==0.22.2" in told
 
 
-def test_an_export_of_drifted_ids_writes_nothing(make_run, tmp_path: Path, monkeypatch) -> None:
+def test_an_export_of_drifted_ids_writes_nothing(make_run, tmp_path: Path) -> None:
     run = shutil.copytree(make_run("lora"), tmp_path / "run")
     forge(run / "model")
-    monkeypatch.setattr("finetune.run_folder.verify_files", lambda folder, hashes: None)
+    info = json.loads((run / "run.json").read_text())
+    info["files"][f"model/{TOKEN_IDS}"] = sha256_file(run / "model" / TOKEN_IDS)
+    (run / "run.json").write_text(json.dumps(info))
     with pytest.raises(ModelError, match="other ids"):
         export_run(run, tmp_path / "artifact")
     assert not (tmp_path / "artifact").exists()
