@@ -161,7 +161,7 @@ def find_contenders(folders: Sequence[Path]) -> list[Contender]:
 
 def _check_inputs(artifact: Artifact) -> None:
     """Raise ModelError where texts or recordings become other inputs here than at the export."""
-    if artifact.manifest.get("task") == SPEECH:
+    if artifact.manifest.task == SPEECH:
         check_features(read_speech_settings(artifact.folder), artifact.folder)
     else:
         check_shipped_ids(artifact.folder)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from architectures import FAMILIES, write_family
@@ -94,19 +95,19 @@ def train(row: Row, base: Path, reviews: Path, folder: Path, method: str) -> Pat
     return run
 
 
-def export(row: Row, run: Path, target: Path, precisions: str) -> dict:
-    """The manifest of the artifact, passed or failed; {} where the export is refused."""
+def export(row: Row, run: Path, target: Path, precisions: str) -> Any | None:
+    """The manifest of the artifact; None where the export is refused or a check failed."""
     overrides = [f"precisions=[{precisions}]", "max_accuracy_drop=1", "max_unstable_labels=1"]
     try:
         artifact = export_run(run, target, overrides=overrides)
     except GateError as fault:
         row.notes.append(f"{run.name}: {' '.join(str(fault).split())[:160]}")
-        return {}
+        return None
     except KotuneError as fault:
         row.notes.append(f"{run.name}, export: {first_line(fault)}")
-        return {}
+        return None
     texts = ["최고 영화", "지루하다 " * 40, ""]
-    for file in artifact.manifest["files"]:
+    for file in artifact.manifest.files:
         assert len(predict_texts(target, texts, precision=file)) == len(texts)
     return artifact.manifest
 
@@ -130,16 +131,17 @@ def check_family(row: Row, name: str, base: Path, reviews: Path, folder: Path) -
     runs = {method: train(row, base, reviews, folder, method) for method in METHODS}
     assert all(runs.values()), row.notes
     whole = export(row, runs["lora"], folder / "lora-onnx", ",".join(QUANTISED))
-    row.cells["fp32"] = "yes" if "fp32" in whole.get("files", {}) else "refused"
-    row.cells["fused"] = str(whole.get("fused_attentions", "–"))
+    made = whole.files if whole else {}
+    row.cells["fp32"] = "yes" if "fp32" in made else "refused"
+    row.cells["fused"] = str(whole.fused_attentions) if whole else "–"
     for precision, file in QUANTISED.items():
-        row.cells[precision] = "yes" if file in whole.get("files", {}) else "–"
+        row.cells[precision] = "yes" if file in made else "–"
     if not FAMILIES[name].exported:
         assert row.notes and "yes" not in row.cells["fp32"]
         return
     assert whole, row.notes
-    assert whole["fused_attentions"] == FAMILIES[name].fused
-    assert set(QUANTISED.values()) < set(whole["files"])
+    assert whole.fused_attentions == FAMILIES[name].fused
+    assert set(QUANTISED.values()) < set(made)
     for method in ("full", "qlora"):
         assert export(row, runs[method], folder / f"{method}-onnx", "int8-dynamic"), row.notes
 

@@ -52,7 +52,7 @@ def test_run_and_artifact_keep_the_ids_of_the_libraries_that_made_them(make_run,
     kept = read_token_ids(make_run("lora") / "model")
     assert kept.texts == TEXTS and kept.libraries["transformers"]
     assert read_token_ids(make_artifact("lora")).ids == kept.ids
-    assert f"model/{TOKEN_IDS}" in open_run(make_run("lora")).info["files"]
+    assert f"model/{TOKEN_IDS}" in open_run(make_run("lora")).info.files
 
 
 def test_other_ids_are_told_with_text_and_libraries(make_run, tmp_path: Path) -> None:
