@@ -37,6 +37,7 @@ from bench.variants.contenders import (
 from export.runtime.manifest import BATCH_TOKENS
 from export.runtime.processor import available_cores
 from finetune.core.errors import FolderError, GateError, RecipeError
+from finetune.core.output_lock import lock_output
 from finetune.core.provenance import collect_provenance
 
 Report = Callable[[str], None]
@@ -65,7 +66,7 @@ def run_benchmark(
     baseline = choose_baseline(variants, settings.baseline)
     threads = settings.threads or available_cores()
     warn_if_busy(report)
-    with tempfile.TemporaryDirectory(prefix="kotune-bench-") as place:
+    with lock_output(output), tempfile.TemporaryDirectory(prefix="kotune-bench-") as place:
         scratch = Path(place)
         rows = task.choose_rows(contenders, settings, scratch)
         prepared = prepare_variants(

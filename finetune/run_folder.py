@@ -150,6 +150,13 @@ def unsealed_files(run: Run) -> list[str]:
     ]
 
 
+def foreign_files(run: Run) -> list[str]:
+    """Files of the folder that no run writes there, or that this one does not list."""
+    found = set(list_files(run.folder)) - set(run.info.files) - set(DOCUMENTS)
+    sealed = not unsealed_files(run)  # runs of before did not list TensorBoard's files
+    return sorted(name for name in found if sealed or not name.startswith("tensorboard/"))
+
+
 def write_rows(folder: Path, split: str, frame: pd.DataFrame) -> None:
     """Store one split's rows as data/<split>.parquet."""
     (folder / "data").mkdir(parents=True, exist_ok=True)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from transformers import TrainerCallback, set_seed
 
 from finetune.checks.signs import report_signs
 from finetune.core.files import publish_folder
+from finetune.core.output_lock import lock_output
 from finetune.core.processes import (
     is_main_process,
     is_sharded,
@@ -66,6 +68,14 @@ def finetune(recipe: Recipe, *, overwrite: bool = False, report: Report = print)
     report_signs(job.signs, report)
     for line in recipe.unused:
         report(f"  {line}")
+    with lock_output(target) if is_main_process() else nullcontext():
+        task.check_target(target, overwrite=overwrite)  # another process may just have written it
+        return _train_and_publish(task, job, target, report)
+
+
+def _train_and_publish(task: Task, job: Job, target: Path, report: Report) -> Path:
+    """From a job whose output is held to its folder; out of memory is told with what to try."""
+    recipe = job.recipe
     work = open_work(target, job, report)
     wait_for_processes()
     set_seed(recipe.seed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ from export.runtime.manifest import SCHEMA, ArtifactError, read_manifest, verify
 from finetune.core.documents import read_document
 from finetune.core.errors import FolderError
 from finetune.core.files import publish_folder, read_json
+from finetune.core.output_lock import lock_output
+from finetune.core.seal import list_files
 
 FP32_FILE = "onnx/model.onnx"  # the name transformers.js and Optimum look for
 
@@ -90,9 +94,7 @@ def open_artifact(folder: Path | str, *, verify: bool = True) -> Artifact:
 def unlisted_files(artifact: Artifact) -> list[str]:
     """Files that lie in the folder and are none of the manifest's: nobody vouches for them."""
     listed = {MANIFEST, *artifact.manifest.sha256}
-    found = (path for path in artifact.folder.rglob("*") if path.is_file())
-    names = (path.relative_to(artifact.folder) for path in found)
-    return sorted(name.as_posix() for name in names if name.as_posix() not in listed)
+    return [name for name in list_files(artifact.folder) if name not in listed]
 
 
 def check_target(target: Path) -> None:
@@ -102,6 +104,12 @@ def check_target(target: Path) -> None:
     if target.is_dir() and ((target / MANIFEST).is_file() or not any(target.iterdir())):
         if (target / MANIFEST).is_file():
             read_json(target / MANIFEST, SCHEMA)
+            if foreign := unlisted_files(open_artifact(target, verify=False)):
+                raise FolderError(
+                    "the folder holds what is not of the artifact: a new one would replace it",
+                    received=f"{target}: {', '.join(foreign[:5])}",
+                    next_step="move it elsewhere, or --output with another folder",
+                )
         return
     raise FolderError(
         "the output is in use by something that is not an artifact",
@@ -115,13 +123,38 @@ def failed_target(target: Path) -> Path:
     return target.with_name(target.name + ".failed")
 
 
+def _clear_leftovers(target: Path) -> None:
+    """Put back what a killed publication had moved aside, remove what a killed export left."""
+    for aside in target.parent.glob(
+        f".{glob.escape(target.name)}.old.*/{glob.escape(target.name)}"
+    ):
+        if not target.exists():
+            os.replace(aside, target)
+    leftover = re.compile(rf"\.{re.escape(target.name)}\.(old\.|build\.)?[a-z0-9_]{{8}}")
+    for path in target.parent.iterdir():
+        if leftover.fullmatch(path.name) and path.suffix != ".finished" and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+
+
 @contextmanager
 def building_folder(target: Path) -> Iterator[Path]:
-    """A hidden folder on the file system of ``target``, removed when the block ends."""
+    """A hidden folder on the file system of ``target``, removed when the block ends.
+
+    Libraries' temporary files lie in it too. What an export left that was killed goes first;
+    another process that works on ``target`` is a FolderError.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.build.") as folder:
-        (Path(folder) / SCRATCH).mkdir()
-        yield Path(folder)
+    prefix = f".{target.name}.build."
+    with lock_output(target):
+        _clear_leftovers(target)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as folder:
+            scratch = Path(folder) / SCRATCH
+            (scratch / "tmp").mkdir(parents=True)
+            before, tempfile.tempdir = tempfile.tempdir, str(scratch / "tmp")
+            try:
+                yield Path(folder)
+            finally:
+                tempfile.tempdir = before
 
 
 def publish_artifact(built: Path, target: Path) -> None:

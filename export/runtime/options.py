@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,30 @@ def model_options(options: argparse.Namespace) -> dict[str, Any]:
     """The parsed options as arguments of ``OnnxClassifier`` or ``OnnxTranscriber``."""
     names = ("folder", "precision", "threads", "provider")
     return {name: getattr(options, name) for name in names}
+
+
+def open_streams() -> None:
+    """Write UTF-8 whatever the locale, and nowhere where a stream is closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def as_written(word: str) -> str:
+    """An argument as UTF-8, in which it was written, where the locale reads it otherwise."""
+    try:
+        return os.fsencode(word).decode("utf-8")
+    except UnicodeError:
+        return word
+
+
+def tell_fault(fault: Exception) -> int:
+    """The one line of a fault, whatever library it is of; 2, since the input was wrong."""
+    told = " ".join(str(fault).split())[:500]
+    plain = type(fault).__name__ in ("ArtifactError", "TextError", "TextFault", "AudioError")
+    print(f"error: {told if plain else f'{type(fault).__name__}: {told}'}", file=sys.stderr)
+    return 2
 
 
 def check_self(kind: Callable[..., Any], options: argparse.Namespace) -> int:

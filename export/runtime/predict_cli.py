@@ -9,9 +9,15 @@ from collections.abc import Iterable, Iterator
 from itertools import tee
 
 from export.runtime.classifier import OnnxClassifier, softmax
-from export.runtime.manifest import ArtifactError
-from export.runtime.options import check_self, model_options, model_parser
-from finetune.core.lines import TextFault, read_lines
+from export.runtime.options import (
+    as_written,
+    check_self,
+    model_options,
+    model_parser,
+    open_streams,
+    tell_fault,
+)
+from finetune.core.lines import read_lines
 from finetune.core.preparation import well_formed
 
 
@@ -20,24 +26,23 @@ def main(arguments: list[str] | None = None) -> int:
 
     With --self-check 1 where a file answers otherwise than at the export.
     """
+    open_streams()
     options = parse_arguments(arguments)
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-    if not (options.texts or options.self_check) and sys.stdin.isatty():
+    if not (options.texts or options.self_check) and (sys.stdin is None or sys.stdin.isatty()):
         print('no text; try: python predict.py "TEXT", or FILE on stdin', file=sys.stderr)
         return 2
-    lines = read_lines(sys.stdin.buffer)
-    texts = map(well_formed, options.texts) if options.texts else lines
+    lines = read_lines(sys.stdin.buffer) if sys.stdin else iter(())
+    texts = map(well_formed, map(as_written, options.texts)) if options.texts else lines
     try:
         if options.self_check:
             return check_self(OnnxClassifier, options)
         classifier = OnnxClassifier(**model_options(options))
         for line in label_lines(classifier, texts, as_json=options.json):
             print(line, flush=sys.stdout.isatty())
-    except (ArtifactError, TextFault) as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # the reader has seen enough
         sys.stderr.close()
+    except Exception as fault:  # libraries have no common one
+        return tell_fault(fault)
     return 0
 
 

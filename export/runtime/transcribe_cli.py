@@ -7,9 +7,8 @@ import json
 import sys
 
 from export.runtime.manifest import ArtifactError
-from export.runtime.options import check_self, model_options, model_parser
+from export.runtime.options import check_self, model_options, model_parser, open_streams, tell_fault
 from export.runtime.transcriber import OnnxTranscriber
-from finetune.data.audio import AudioError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,8 +16,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     With --self-check 1 where a file answers otherwise than at the export.
     """
+    open_streams()
     options = parse_arguments(arguments)
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         if options.self_check:
             return check_self(OnnxTranscriber, options)
@@ -29,11 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
         for file, text in zip(options.files, texts, strict=True):
             answer = {"file": file, "text": text}
             print(json.dumps(answer, ensure_ascii=False) if options.json else f"{file}\t{text}")
-    except (ArtifactError, AudioError) as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # the reader has seen enough
         sys.stderr.close()
+    except Exception as fault:  # libraries have no common one
+        return tell_fault(fault)
     return 0
 
 

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from finetune.core.errors import KotuneError
 from finetune.core.exactness import pin_environment
+from finetune.core.surroundings import end_in_order, forget_strays, settle_surroundings
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -24,9 +25,10 @@ INTERRUPTED = 130  # the shell's own code of a program that SIGINT ended
 
 def run_app(app: typer.Typer) -> None:
     """Run the app; a KotuneError is one message and its exit code, never a traceback."""
+    settle_surroundings()
+    end_in_order()
+    forget_strays()
     quiet_libraries()
-    # a log file shows progress as a terminal does; a file's name may be no text
-    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         pin_environment(too_late="torch" in sys.modules)
         app()
@@ -41,6 +43,28 @@ def run_app(app: typer.Typer) -> None:
         if isinstance(cause, KeyboardInterrupt):  # Typer turns it into an exit without a word
             _tell_interruption(cause)
         raise
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+    except Exception as fault:
+        if os.environ.get("KOTUNE_VERBOSE"):
+            raise
+        errors.print(f"[bold red]error[/] {escape(describe_fault(fault))}", soft_wrap=True)
+        sys.exit(KotuneError.exit_code)
+
+
+def describe_fault(fault: Exception) -> str:
+    """One message for what no door has told: the system's own faults plainly, others as ours."""
+    told = (str(fault).splitlines() or [""])[0][:300]
+    if isinstance(fault, MemoryError):
+        return "the memory is used up\n  try:      a smaller batch, shorter texts, or more memory"
+    if isinstance(fault, OSError) and fault.strerror:
+        place = f"\n  received: {fault.filename}" if fault.filename else ""
+        return f"the system refuses: {fault.strerror}{place}"
+    return (
+        f"something came up that kotune has no words for: {type(fault).__name__}: {told}\n"
+        "  try:      KOTUNE_VERBOSE=1 shows where; the input may be damaged, else please report it"
+    )
 
 
 @contextmanager

@@ -6,7 +6,6 @@ best evaluation of the recipe's ``best_metric``, which is what a run keeps.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,10 +14,12 @@ from typing import Any
 
 from finetune.core.errors import FolderError, KotuneError, ModelError
 from finetune.core.files import write_text
+from finetune.core.output_lock import lock_output
 from finetune.recipes.files import check_recipe, dump_recipe, read_yaml
 from finetune.recipes.sections import Recipe, SweepSection
 from finetune.recipes.yaml_text import write_yaml
 from finetune.studies.results import (
+    DOCUMENT,
     describe_trials,
     finished_trials,
     number_trials,
@@ -52,8 +53,24 @@ def run_sweep(
     """
     _import_optuna()
     recipe = check_recipe(recipe_kind(content), content, origin)
-    folder, space = Path(section.output.format(name=recipe.name)), parse_space(section.parameters)
-    prepare_folder(folder, recipe, section, overwrite=overwrite)
+    folder, space = (
+        Path(section.output.format(name=recipe.name)),
+        parse_space(section.parameters),
+    )
+    with lock_output(folder):
+        prepare_folder(folder, recipe, section, overwrite=overwrite)
+        return _run_trials(content, section, recipe, folder, space, report)
+
+
+def _run_trials(
+    content: dict[str, Any],
+    section: SweepSection,
+    recipe: Recipe,
+    folder: Path,
+    space: Space,
+    report: Report,
+) -> Path:
+    """Everything of a sweep whose folder is held."""
     study = open_study(folder, recipe, section)
     wanted = plan_trials(study, space, section.trials)
     report(
@@ -83,7 +100,7 @@ def prepare_folder(folder: Path, recipe: Recipe, section: SweepSection, *, overw
         if not (folder / RECIPE).is_file():
             raise FolderError("output is in use by something that is not a sweep", received=folder)
         if overwrite:
-            shutil.rmtree(folder)
+            _remove_sweep(folder)
         elif (theirs := read_yaml(folder / RECIPE)) != ours:
             changed = [
                 f"{part}.{key}"
@@ -97,6 +114,20 @@ def prepare_folder(folder: Path, recipe: Recipe, section: SweepSection, *, overw
                 next_step="--overwrite, or --output another folder",
             )
     write_text(folder / RECIPE, write_yaml(ours))
+
+
+def _remove_sweep(folder: Path) -> None:
+    """Remove a sweep's own files; FolderError, and nothing removed, where others lie there."""
+    own = {RECIPE, STORE, DOCUMENT, "trials.csv", "trials.md", "best.yaml", f"{STORE}-journal"}
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in own)
+    if foreign:
+        raise FolderError(
+            "--overwrite would remove what is not of the sweep",
+            received=f"{folder}: {', '.join(foreign[:5])}",
+            next_step="move it elsewhere, or --output another folder",
+        )
+    for path in folder.iterdir():
+        path.unlink()
 
 
 def open_study(folder: Path, recipe: Recipe, section: SweepSection) -> Any:

@@ -240,6 +240,16 @@ class Task(ABC):
                 received=folder,
                 next_step="--overwrite, or another name=… or output=…",
             )
+        if foreign := self.foreign_files(folder):
+            raise FolderError(
+                f"--overwrite would remove what is not of the {self.folder_kind}",
+                received=f"{folder}: {', '.join(foreign[:5])}",
+                next_step="move it elsewhere, or another name=… or output=…",
+            )
+
+    def foreign_files(self, folder: Path) -> list[str]:
+        """Files in a finished folder that this task did not write there."""
+        return []
 
     def is_finished(self, folder: Path) -> bool:
         """Whether ``folder`` is what this task writes."""
@@ -304,6 +314,10 @@ class RunTask(Task):
             **outcome.figures,
         }
         run_folder.seal_run(folder, recipe, info)
+
+    def foreign_files(self, folder: Path) -> list[str]:
+        """What the run does not list; raises FolderError where its seal does not fit."""
+        return run_folder.foreign_files(run_folder.open_run(folder))
 
     def read_finished(self, folder: Path) -> Finished | None:
         """What the run folder says of its training; None where it is none yet."""
