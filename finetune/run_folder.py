@@ -134,7 +134,7 @@ def _tokenizer_habits(model: Path) -> dict[str, str]:
 def verify_run(folder: Path, hashes: dict[str, str]) -> None:
     """Hold every file against run.json's list; raises FolderError naming the first that differs."""
     names = {*hashes, *list_files(folder, CLOSED)}
-    fault = seal_fault(folder, hashes, sorted(names, key=str))
+    fault = seal_fault(folder, hashes, names)
     if fault is None and "recipe.yaml" not in hashes:
         fault = "recipe.yaml stands without a hash: nobody vouches for it"
     if fault:

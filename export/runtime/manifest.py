@@ -184,7 +184,7 @@ def _opened(folder: Path, manifest: Manifest) -> set[str]:
 
 
 def _verify_names(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
-    if fault := seal_fault(folder, manifest.sha256, sorted(names, key=str)):
+    if fault := seal_fault(folder, manifest.sha256, names):
         raise ArtifactError(fault)
 
 

@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from export.cli import read_points
+from finetune.core.errors import ModelError
 from finetune.models.loading import load_trained
 from finetune.run_folder import open_run
 
@@ -262,5 +263,5 @@ def test_a_run_with_pickled_weights_only_is_not_read(kotune, make_run, tmp_path,
     code, _, err = kotune(command, folder, *(["text"] if command == "predict" else []))
     assert code == 2
     assert "model.safetensors" in err
-    with pytest.raises(OSError, match="safetensors"):  # not even where hashes are not checked
+    with pytest.raises(ModelError, match="safetensors"):  # not even where hashes are not checked
         load_trained(open_run(folder, verify=False))
