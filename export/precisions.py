@@ -14,10 +14,10 @@ from export.graph.reading import load_graph
 from export.graph.validity import finish_graph
 from export.quantization.candidates import (
     FILES,
-    QUANTIZED,
     Candidate,
     build_candidate,
     default_candidate,
+    is_quantized,
     kind_of,
     refusal,
 )
@@ -113,7 +113,7 @@ def measure_all_stability(
     ``measure`` takes a file's key in the manifest; ``limit`` is a share.
     """
     found = {}
-    keys = {FILES[precision][0] for precision in QUANTIZED}
+    keys = {key for precision, (key, _) in FILES.items() if is_quantized(precision)}
     for key in workshop.draft.files:
         if key not in keys or workshop.device != "cpu":
             continue

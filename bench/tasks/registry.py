@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from export.artifact.folder import MANIFEST
 from finetune.core.errors import FolderError
+from finetune.core.plugins import Registry, find_plugins
 from finetune.studies.seeds import runs_of_seeds
 from finetune.tasks.registry import SPEECH, TEXT
 
@@ -21,15 +22,23 @@ TASKS = {
     SPEECH: "bench.tasks.speech:SpeechTask",
 }
 
+GROUP = "kotune.tasks.bench"
+
 
 def open_task(name: str) -> Task:
-    """The guest of this name; raises FolderError where nothing measures it."""
-    if name not in TASKS:
-        raise FolderError(
-            "nothing measures what this run does", received=name, allowed=", ".join(TASKS)
-        )
-    module, _, kind = TASKS[name].partition(":")
-    return getattr(import_module(module), kind)()
+    """The guest of this name, ours or a plugin's; FolderError where nothing measures it."""
+    if name in TASKS:
+        module, _, kind = TASKS[name].partition(":")
+        return getattr(import_module(module), kind)()
+    if name in find_plugins(GROUP):
+        from bench.tasks.task import Task
+
+        return Registry(GROUP, {}, Task)[name]()
+    raise FolderError(
+        "nothing measures what this run does",
+        received=name,
+        allowed=", ".join([*TASKS, *find_plugins(GROUP)]),
+    )
 
 
 def task_of_folders(folders: Sequence[Path]) -> Task:

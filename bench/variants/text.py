@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from bench.variants.added import RUNTIMES
 from bench.variants.contenders import Contender, Variant, variant_prefixes
 from bench.variants.cuda import cuda_choices, onnx_precisions
 from finetune.core.provenance import cpu_has_bf16
@@ -66,6 +67,12 @@ def list_variants(
                 for precision in contender.artifact.precisions
                 if not precision.startswith("openvino")
             ]
+            optional += [
+                _onnx(contender, prefix, precision, device, runtime=name)
+                for name, runtime in RUNTIMES.items()
+                for precision in runtime.precisions
+                if precision in contender.artifact.precisions
+            ]
     pipe = next((one for one in default if one.runtime == "pytorch" and one.method == "full"), None)
     if pipe is not None:
         name = pipe.name.replace("-pytorch-", "-pipeline-")
@@ -111,7 +118,8 @@ def _onnx(
 ) -> Variant:
     entry = contender.artifact.manifest.files.get(precision)
     runtime = (entry and entry.runtime) or runtime
-    text = DESCRIPTIONS[runtime] + FILES.get(precision, f", {precision}")
+    told = RUNTIMES[runtime].description if runtime in RUNTIMES else DESCRIPTIONS[runtime]
+    text = told + FILES.get(precision, f", {precision}")
     if contender.artifact.status == "failed":
         text += "; its export checks FAILED"
     return Variant(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,28 @@ from export.quantization.static import CALIBRATIONS, quantize_static
 from export.quantization.weight_only import BLOCKS, quantize_weights
 from export.quantization.workshop import Workshop
 from finetune.core.errors import ModelError
+from finetune.core.plugins import Registry, blame
 
+GROUP = "kotune.quantizations"
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """A precision that a plugin adds: its file is ``onnx/model_NAME.onnx``.
+
+    ``build`` writes it to a path from the workshop's graphs (``plain``, ``fused``) and gives facts
+    for the manifest. Where ``quantized``, its answers may move as the recipe's limits allow;
+    else they are held to those of a float file. ``refuse`` says why it cannot be made for a
+    device, ``cpu`` or ``cuda``; None where it can.
+    """
+
+    build: Callable[[Workshop, Path], dict[str, Any]]
+    quantized: bool = True
+    arithmetic: str = "fp32"  # of its float parts
+    refuse: Callable[[str], str | None] = lambda device: None
+
+
+QUANTIZATIONS: Registry[Quantization] = Registry(GROUP, {}, Quantization)
 # precision of the recipe → key in the manifest, file; the suffixes are transformers.js's
 FILES = {
     "fp32": ("fp32", "onnx/model.onnx"),
@@ -34,6 +56,7 @@ FILES = {
     "openvino-fp32": ("openvino-fp32", "openvino/openvino_model.xml"),
     "openvino-bf16": ("openvino-bf16", "openvino/openvino_model_bf16.xml"),
     "openvino-int8": ("openvino-int8", "openvino/openvino_model_qint8_quantized.xml"),
+    **{name: (name, f"onnx/model_{name}.onnx") for name in QUANTIZATIONS},
 }
 QUANTIZED = ("int8-dynamic", "int8-static", "int8-weight", "int4", "openvino-int8")
 HALF = ("fp16", "openvino-bf16")
@@ -69,11 +92,22 @@ class Candidate:
 
 def kind_of(precision: str) -> Kind:
     """What a file's step in the ladder is: may it move logits ("quantized"), or not ("float")."""
-    return "quantized" if precision in (*QUANTIZED, *HALF) else "float"
+    moves = precision in HALF or is_quantized(precision)
+    return "quantized" if moves else "float"
+
+
+def is_quantized(precision: str) -> bool:
+    """Whether a file's weights or products are integers, so that company may move its answers."""
+    if precision in QUANTIZATIONS:
+        return QUANTIZATIONS[precision].quantized
+    return precision in QUANTIZED
 
 
 def refusal(precision: str, device: str) -> str | None:
     """Why a precision cannot be made or run for ``device`` on this machine; None where it can."""
+    if precision in QUANTIZATIONS:
+        with blame(GROUP, precision):
+            return QUANTIZATIONS[precision].refuse(device)
     if device == "cuda":
         import onnxruntime
 
@@ -130,7 +164,7 @@ def build_candidate(candidate: Candidate, workshop: Workshop, target: Path) -> d
     target.parent.mkdir(parents=True, exist_ok=True)
     facts = {
         **_build(candidate, workshop, target),
-        "arithmetic": ARITHMETIC.get(candidate.precision, "fp32"),
+        "arithmetic": _arithmetic_of(candidate.precision),
     }
     if candidate.float_layers:
         facts["float_layers"] = list(candidate.float_layers)
@@ -143,12 +177,21 @@ def build_candidate(candidate: Candidate, workshop: Workshop, target: Path) -> d
     return facts
 
 
+def _arithmetic_of(precision: str) -> str:
+    if precision in QUANTIZATIONS:
+        return QUANTIZATIONS[precision].arithmetic
+    return ARITHMETIC.get(precision, "fp32")
+
+
 def _build(candidate: Candidate, workshop: Workshop, target: Path) -> dict[str, Any]:
     source, head = _source(candidate, workshop), workshop.head_modules
     keep: list[str] = []
     if candidate.float_layers:
         layers = candidate_layers(candidate, workshop)
         keep = [name for layer in candidate.float_layers for name in layers[layer]]
+    if candidate.precision in QUANTIZATIONS:
+        with blame(GROUP, candidate.precision):
+            return dict(QUANTIZATIONS[candidate.precision].build(workshop, target) or {})
     match candidate.precision:
         case "int8-dynamic":
             made = quantize_dynamic(source, target, head_modules=head, keep_float=keep)

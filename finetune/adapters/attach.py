@@ -12,6 +12,7 @@ import torch
 
 from finetune.adapters.eva import redistribution
 from finetune.core.errors import ModelError
+from finetune.core.plugins import blame
 from finetune.models.trained_weights import remember_start
 from finetune.recipes.methods import METHODS
 
@@ -61,7 +62,11 @@ def attach_adapter(
 
     targets = find_target_modules(model, target_modules, new_modules)
     layers = {name: model.get_submodule(name) for name in targets}
-    if family == "ia3":
+    if family == "peft":
+        with blame("kotune.methods", method):
+            make = METHODS[method].configure
+            config = make(layers, rank=rank, alpha=alpha, dropout=dropout)
+    elif family == "ia3":
         config = _ia3_config(layers)
     else:
         config = _lora_config(method, layers, rank=rank, alpha=alpha, dropout=dropout)

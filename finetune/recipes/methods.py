@@ -1,12 +1,16 @@
 """Every training method by its key: what it trains, how it is stored, where it comes from.
 
-The one list of them, in the order in which reports show them; imports nothing heavy.
+The one list of them, in the order in which reports show them; imports nothing heavy. Plugins add
+theirs (docs/plugins.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from finetune.core.plugins import Registry
 
 LORA_KEYS = ("rank", "alpha", "dropout", "target_modules")
 UNMERGED = ", adapter unmerged"
@@ -21,19 +25,23 @@ class Method:
     some of the model's own parameters and stores those. ``keys`` are the keys of the recipe's
     adapter section that mean something to it. ``changes_base``: the start of the adapter is taken
     out of the frozen weights, so that it has to be stored as a difference.
+
+    A plugin's method is of the family ``peft``: ``configure`` gives the configuration of PEFT for
+    the linear layers to adapt (name → module), with ``rank``, ``alpha`` and ``dropout``.
     """
 
-    family: Literal["full", "lora", "adalora", "ia3", "subset"]
+    family: Literal["full", "lora", "adalora", "ia3", "peft", "subset"]
     description: str
     source: str
     keys: tuple[str, ...] = ()
     quantised: bool = False
     changes_base: bool = False
+    configure: Callable[..., Any] | None = None
 
     @property
     def has_adapter(self) -> bool:
         """Whether there is something to merge."""
-        return self.family in ("lora", "adalora", "ia3")
+        return self.family in ("lora", "adalora", "ia3", "peft")
 
     @property
     def as_trained(self) -> str:
@@ -43,7 +51,7 @@ class Method:
         return UNMERGED if self.has_adapter else ""
 
 
-METHODS: dict[str, Method] = {
+OWN: dict[str, Method] = {
     "full": Method("full", "every parameter", "Howard and Ruder 2018"),
     "lora": Method("lora", "low-rank updates of frozen matrices", "Hu et al. 2021", LORA_KEYS),
     "qlora": Method(
@@ -91,3 +99,4 @@ METHODS: dict[str, Method] = {
     "bitfit": Method("subset", "biases and head", "Ben Zaken et al. 2022"),
     "head": Method("subset", "the head alone, on frozen features", "baseline"),
 }
+METHODS: Registry[Method] = Registry("kotune.methods", OWN, Method)

@@ -18,7 +18,9 @@ from pydantic import (
     model_validator,
 )
 
+from finetune.core.plugins import plugin_names
 from finetune.core.preparation import Preparation
+from finetune.recipes.metrics import greater_is_better
 from finetune.recipes.schedules import schedule_faults
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -33,6 +35,7 @@ ExportPrecision = Literal[
     "openvino-fp32",
     "openvino-bf16",
     "openvino-int8",
+    *plugin_names("kotune.quantizations"),
 ]
 
 
@@ -223,7 +226,7 @@ class Recipe(Section):
     @property
     def greater_is_better(self) -> bool:
         """Whether more of ``metric`` is better."""
-        return self.metric not in ("loss", "wer")
+        return greater_is_better(self.metric)
 
     @property
     def base_model(self) -> dict[str, Any] | None:

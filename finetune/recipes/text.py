@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from finetune.core.processes import divide_batch
 from finetune.recipes.methods import METHODS
+from finetune.recipes.metrics import METRICS
 from finetune.recipes.sections import (
     Count,
     ExportPrecision,
@@ -117,7 +118,7 @@ class TrainingSection(FinetuningSection):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     padding: Literal["dynamic", "longest", "max_length"] = "dynamic"
     group_by_length: bool = True
-    best_metric: Literal["accuracy", "f1_macro", "f1_binary", "loss"] = "accuracy"
+    best_metric: Literal["accuracy", "f1_macro", "f1_binary", "loss", *METRICS] = "accuracy"
 
 
 class ExportSection(Section):

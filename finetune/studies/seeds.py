@@ -129,7 +129,9 @@ def summarize_runs(recipe: Recipe, folders: Sequence[Path]) -> dict[str, Any]:
     for split in found[0].figures:
         summary[split] = {}
         for figure, measure in task.measures.items():
-            values = [entry[split][figure] for entry in entries]
+            values = [entry[split][figure] for entry in entries if figure in entry[split]]
+            if len(values) < len(entries):  # a plugin's metric that was added between runs
+                continue
             mean, deviation, interval = mean_interval(values, measure.within)
             summary[split][figure] = {
                 "mean": mean,
@@ -149,7 +151,8 @@ def summarize_runs(recipe: Recipe, folders: Sequence[Path]) -> dict[str, Any]:
 def table_lines(content: dict[str, Any], measures: dict[str, Measure]) -> list[str]:
     """The summary as a table for a terminal: one line a seed, then mean and deviation."""
     entries, summary = content["seeds"], content["summary"]
-    shown = {figure: one for figure, one in measures.items() if one.shown}
+    known = set.intersection(*(set(figures) for figures in summary.values()))
+    shown = {figure: one for figure, one in measures.items() if one.shown and figure in known}
 
     def cells(splits: dict[str, dict[str, float]]) -> list[str]:
         return [

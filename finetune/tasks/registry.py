@@ -1,6 +1,6 @@
 """Every task by the name that a recipe gives it, one line each; nothing heavy is imported.
 
-A recipe or run that names no task is text classification.
+Plugins add theirs (docs/plugins.md). A recipe or run that names no task is text classification.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.core.errors import RecipeError
+from finetune.core.plugins import Registry
 from finetune.recipes.pretraining import PretrainRecipe
 from finetune.recipes.sections import Recipe
 from finetune.recipes.speech import SpeechRecipe
@@ -27,11 +28,12 @@ class Guest:
     place: str
 
 
-TASKS: dict[str, Guest] = {
+OWN: dict[str, Guest] = {
     TEXT: Guest(FinetuneRecipe, "finetune.tasks.text.task:TextTask"),
     SPEECH: Guest(SpeechRecipe, "finetune.tasks.speech.task:SpeechTask"),
     PRETRAINING: Guest(PretrainRecipe, "finetune.tasks.pretraining.task:PretrainTask"),
 }
+TASKS: Registry[Guest] = Registry("kotune.tasks", OWN, Guest)
 
 
 def recipe_kind(content: dict[str, Any], default: str = TEXT) -> type[Recipe]:

@@ -13,6 +13,7 @@ from finetune import run_folder
 from finetune.loop.ledger import shrink_to_memory
 from finetune.metrics.classification import class_figures, classification_metrics
 from finetune.models.predicting import predict_logits
+from finetune.recipes.metrics import METRICS, added_figures
 from finetune.run_records import RunMetrics, SplitMetrics
 from finetune.tasks.text.job import TextJob
 
@@ -66,13 +67,20 @@ def _predict_within_memory(job: TextJob, model: torch.nn.Module, texts: list[str
 def _measure(frame: Any, logits: np.ndarray, names: Sequence[str]) -> SplitMetrics:
     """Metrics on all rows and, where the split knows, on those not seen in training."""
     labels = frame["label"].to_numpy()
-    result = {"all": classification_metrics(labels, logits).as_dict()}
+    result = {"all": _figures(labels, logits)}
     result["all"]["classes"] = class_figures(result["all"]["confusion"], names)
     if "seen_in_training" in frame:
         unseen = ~frame["seen_in_training"].to_numpy()
         if unseen.any():
-            result["unseen"] = classification_metrics(labels[unseen], logits[unseen]).as_dict()
+            result["unseen"] = _figures(labels[unseen], logits[unseen])
     return SplitMetrics(**result)
+
+
+def _figures(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
+    return {
+        **classification_metrics(labels, logits).as_dict(),
+        **added_figures(labels, logits),
+    }
 
 
 def _class_line(figures: dict[str, Any]) -> str:
@@ -90,6 +98,7 @@ def _metrics_line(name: str, metrics: SplitMetrics) -> str:
         f"{name}: accuracy {whole['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), "
         f"macro F1 {whole['f1_macro']:.4f}, {whole['rows']} rows"
     )
+    line += "".join(f", {name} {whole[name]:{METRICS[name].form}}" for name in METRICS)
     if metrics.unseen and metrics.unseen["rows"] < whole["rows"]:
         line += f"; {metrics.unseen['accuracy']:.2%} on those not seen in training"
     return line

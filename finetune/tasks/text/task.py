@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from finetune.models.loading import TRAINED_AS
 from finetune.models.token_ids import hold_token_ids
 from finetune.models.tokenizer import save_tokenizer
 from finetune.models.trained_weights import save_trained
+from finetune.recipes.metrics import METRICS, greater_is_better
 from finetune.recipes.text import FinetuneRecipe
 from finetune.run_records import RunMetrics
 from finetune.tasks.task import Built, Figures, Measure, Report, RunTask
@@ -47,13 +47,16 @@ class TextBuilt(Built):
 class TextTask(RunTask):
     """Rows of text, or of a pair of texts, into classes."""
 
-    measures = MappingProxyType(
-        {
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """Accuracy, macro F1, loss, and the metrics that plugins add."""
+        added = {name: Measure(name, one.form, one.within) for name, one in METRICS.items()}
+        return {
             "accuracy": Measure("accuracy", ".2%", "share"),
             "f1_macro": Measure("macro F1", ".4f", "share"),
             "loss": Measure("loss", ".4f", "positive", shown=False),
+            **added,
         }
-    )
 
     def prepare(self, recipe: FinetuneRecipe) -> TextJob:
         """Base model, device, rows and tokenizer."""
@@ -89,7 +92,7 @@ class TextTask(RunTask):
         """The recipe's own metric."""
         training = job.recipe.training
         metric = training.best_metric
-        return Watch(metric, metric != "loss", training.save_steps, job.device)
+        return Watch(metric, greater_is_better(metric), training.save_steps, job.device)
 
     def batch_shape(self, job: TextJob, built: TextBuilt) -> BatchShape:
         """The recipe's micro-batch."""
@@ -170,10 +173,11 @@ class TextTask(RunTask):
         }
 
     def figures(self, metrics: RunMetrics) -> Figures:
-        """Accuracy, macro F1 and loss on all rows of validation and test."""
+        """``measures`` on all rows of validation and test, those that were measured then."""
+        found = {split: metrics.split(split) for split in ("validation", "test")}
         return {
-            split: {figure: metrics.split(split)[figure] for figure in self.measures}
-            for split in ("validation", "test")
+            split: {figure: one[figure] for figure in self.measures if figure in one}
+            for split, one in found.items()
         }
 
 

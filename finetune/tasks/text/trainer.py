@@ -28,6 +28,7 @@ from finetune.loop.row_order import EpochOrder, LongestFirst, add_blank_row
 from finetune.loop.trainer_setup import early_stopping, training_arguments, without_own_report
 from finetune.metrics.classification import classification_metrics
 from finetune.models.encoding import encode_texts
+from finetune.recipes.metrics import added_figures, greater_is_better
 from finetune.recipes.text import TrainingSection
 
 
@@ -172,20 +173,20 @@ def rows_arguments(
         eval_strategy="steps" if training.eval_steps else "epoch",
         eval_steps=training.eval_steps,
         metric_for_best_model=training.best_metric,
-        greater_is_better=training.best_metric != "loss",
+        greater_is_better=greater_is_better(training.best_metric),
     )
 
 
 def _trainer_metrics(prediction: Any) -> dict[str, float]:
     logits = prediction.predictions
     logits = logits[0] if isinstance(logits, tuple) else logits
-    figures = classification_metrics(
-        np.asarray(prediction.label_ids), np.asarray(logits, dtype=np.float32)
-    )
+    labels, logits = np.asarray(prediction.label_ids), np.asarray(logits, dtype=np.float32)
+    figures = classification_metrics(labels, logits)
     # the loss, too: Trainer's own counts the rows twice that fill up the last batch
     names = ("loss", "accuracy", "f1_binary", "f1_macro", "f1_micro", "f1_weighted")
     values = {name: getattr(figures, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
+    found = {name: value for name, value in values.items() if value is not None}
+    return {**found, **added_figures(labels, logits)}
 
 
 def padding_multiple(device: str, max_length: int) -> int | None:
