@@ -6,7 +6,11 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from bench.variants.added import GROUP, RUNTIMES
+from finetune.core.plugins import blame
 
 ONE_BATCH = 1 << 40  # tokens: more than there are
 SPIN_S = 0.0005  # a sleep overshoots; the rest is waited out
@@ -37,6 +41,25 @@ class Engine:
         if self.answer_batch is not None:
             return self.answer_batch(inputs)
         return self.answer_many(inputs, ONE_BATCH)
+
+
+def load_added(name: str, folder: Path, file: str, threads: int) -> Engine:
+    """A plugin's runtime on a file of an artifact; it has to give a class id for each text."""
+    with blame(GROUP, name):
+        predict = RUNTIMES[name].load(folder, file, threads)
+
+    def answer_many(texts: Sequence[str], batch_size: int) -> list[int]:
+        found: list[int] = []
+        with blame(GROUP, name):
+            for start in range(0, len(texts), batch_size):
+                part = list(texts[start : start + batch_size])
+                answers = [int(one) for one in predict(part)]
+                if len(answers) != len(part):
+                    raise ValueError(f"{len(answers)} answers to {len(part)} texts")
+                found += answers
+        return found
+
+    return Engine(lambda text: answer_many([text], 1)[0], answer_many)
 
 
 def slow_down(engine: Engine, share: float) -> Engine:

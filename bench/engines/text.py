@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 
 from bench.engines.cuda import compile_model, fix_tf32, set_torch_precision, torch_dtype
-from bench.engines.engine import Engine
+from bench.engines.engine import Engine, load_added
 from bench.instruments.meters import preload_cuda_libraries
-from bench.variants.added import GROUP, RUNTIMES
+from bench.variants.added import RUNTIMES
 from export.runtime.manifest import BATCH_TOKENS
-from finetune.core.plugins import blame
 from finetune.core.preparation import Preparation
 from finetune.recipes.methods import METHODS
 
@@ -80,7 +79,8 @@ def _import_architecture(variant: dict[str, Any]) -> None:
 def load_engine(variant: dict[str, Any], threads: int) -> Engine:
     """The engine of a variant as ``variants.Variant.as_job()`` describes it."""
     if variant["runtime"] in RUNTIMES:
-        return _load_added(variant, threads)
+        place = Path(variant["folder"])
+        return load_added(variant["runtime"], place, variant["file"], threads)
     loaders = {
         "pytorch": _load_pytorch,
         "merged": _load_merged,
@@ -288,26 +288,6 @@ def _load_onnx(variant: dict[str, Any], threads: int) -> Engine:
         return len(classifier.encode([text])[0])
 
     return Engine(answer, answer_many, answer_batch=answer_batch, count_tokens=count_tokens)
-
-
-def _load_added(variant: dict[str, Any], threads: int) -> Engine:
-    """A plugin's runtime; what it answers has to be a class id for each text."""
-    name = variant["runtime"]
-    with blame(GROUP, name):
-        predict = RUNTIMES[name].load(Path(variant["folder"]), variant["file"], threads)
-
-    def answer_many(texts: Sequence[str], batch_size: int) -> list[int]:
-        found: list[int] = []
-        with blame(GROUP, name):
-            for start in range(0, len(texts), batch_size):
-                part = list(texts[start : start + batch_size])
-                answers = [int(one) for one in predict(part)]
-                if len(answers) != len(part):
-                    raise ValueError(f"{len(answers)} answers to {len(part)} texts")
-                found += answers
-        return found
-
-    return Engine(lambda text: answer_many([text], 1)[0], answer_many)
 
 
 def _load_sklearn(variant: dict[str, Any], threads: int) -> Engine:
