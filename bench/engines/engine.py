@@ -48,11 +48,12 @@ def load_added(name: str, folder: Path, file: str, threads: int) -> Engine:
     with blame(GROUP, name):
         predict = RUNTIMES[name].load(folder, file, threads)
 
-    def answer_many(texts: Sequence[str], batch_size: int) -> list[int]:
+    def answer_many(texts: Sequence[str], batch_size: int | None) -> list[int]:
         found: list[int] = []
+        size = batch_size or len(texts) or 1  # None: as many as the runtime likes
         with blame(GROUP, name):
-            for start in range(0, len(texts), batch_size):
-                part = list(texts[start : start + batch_size])
+            for start in range(0, len(texts), size):
+                part = list(texts[start : start + size])
                 answers = [int(one) for one in predict(part)]
                 if len(answers) != len(part):
                     raise ValueError(f"{len(answers)} answers to {len(part)} texts")

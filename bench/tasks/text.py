@@ -16,7 +16,13 @@ from bench.rounds.compose import data_facts
 from bench.settings import BenchSection
 from bench.tasks.task import Once, Rows, Task
 from bench.variants import text as variants
-from bench.variants.contenders import EXPORTED, Contender, Variant, common_rows, runs_of
+from bench.variants.contenders import (
+    Contender,
+    Variant,
+    common_rows,
+    is_exported,
+    runs_of,
+)
 from finetune.core.preparation import FOLDED
 from finetune.run_folder import Run, logits_of, read_predictions
 from finetune.tasks.registry import TEXT
@@ -211,7 +217,7 @@ def stored_predictions(run: Run, positions: np.ndarray) -> list[int] | None:
 
 def _size_bytes(variant: Variant) -> int:
     """Bytes on disk of what a variant loads: the graph, or base model and adapter."""
-    if variant.runtime in EXPORTED:
+    if is_exported(variant.runtime):
         from export.graph.files import model_bytes
 
         return model_bytes(variant.source.artifact.path(variant.key))

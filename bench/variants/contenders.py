@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.variants.added import RUNTIMES
 from export.artifact.folder import Artifact, failed_target, open_artifact
 from export.artifact.manifest import MANIFEST, ParentRecord
 from export.runtime.texts import manifest_preparation
@@ -30,6 +31,11 @@ from finetune.tasks.speech.features import check_features
 AGAIN = "-again"  # the baseline's second time
 TORCH_RUNTIMES = ("pytorch", "merged", "pipeline")
 EXPORTED = ("onnx", "openvino", "optimum")  # runtimes that load an artifact's files
+
+
+def is_exported(runtime: str) -> bool:
+    """Whether a runtime, ours or a plugin's, loads an artifact's files."""
+    return runtime in EXPORTED or runtime in RUNTIMES
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class Variant:
     @property
     def export_checks(self) -> str | None:
         """What the checks of the artifact said that this is made of; None without an artifact."""
-        exported = self.runtime in EXPORTED and self.source and self.source.artifact
+        exported = is_exported(self.runtime) and self.source and self.source.artifact
         if not exported:
             return None
         return "passed" if self.source.artifact.status == "passed" else "failed"
