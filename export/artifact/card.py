@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from export.artifact.card_metadata import UNKNOWN_LICENSE, Figure, card_metadata
 from export.artifact.card_tables import Column, files_table, ladder_table, records_table
 from export.artifact.manifest import ArtifactManifest
+from finetune.core.escaping import escape_markdown, markdown_code
 from finetune.core.files import write_text
 
 SEEN = "seen-in-training"  # a sign's code
@@ -77,7 +78,8 @@ refuse a changed one."""
 
 def _introduction(manifest: ArtifactManifest, sections: CardSections) -> str:
     verdict = "passed" if manifest.status == "passed" else "**FAILED, do not deploy**"
-    text = f"# {manifest.name}\n\n{sections.introduce(manifest)} Export checks: {verdict}."
+    name = escape_markdown(manifest.name)
+    text = f"# {name}\n\n{sections.introduce(manifest)} Export checks: {verdict}."
     if (manifest.license or UNKNOWN_LICENSE) == UNKNOWN_LICENSE:
         text += (
             "\n\nThe license is unknown: no card of a base model states one. Find it out before "
@@ -92,7 +94,7 @@ def _ladder(manifest: ArtifactManifest, sections: CardSections) -> str:
     text = "Each step of the export against an earlier one, on validation rows."
     table = ladder_table(manifest.ladder, sections.columns)
     parts = [f"## Export checks\n\n{text}", table]
-    parts += ["\n".join(f"- {note}." for note in manifest.notes)]
+    parts += ["\n".join(f"- {escape_markdown(note)}." for note in manifest.notes)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -104,7 +106,7 @@ def _measured(manifest: ArtifactManifest, key: str) -> str:
 
 def _signs(manifest: ArtifactManifest) -> str:
     """What the training warned of, and how many rows it had seen before."""
-    lines = [f"- {one.message}." for one in manifest.signs]
+    lines = [f"- {escape_markdown(one.message)}." for one in manifest.signs]
     told = {one.figures.get("split") for one in manifest.signs if one.code == SEEN}
     for split in ("validation", "test"):
         seen = getattr(manifest.data, f"{split}_rows_seen_in_training")
@@ -123,5 +125,7 @@ def _provenance(manifest: ArtifactManifest, sections: CardSections) -> str:
             f"{sections.describe_test(tested)}."
         )
     packages = ", ".join(f"{name} {version}" for name, version in told.packages.items())
-    lines.append(f"- Run `{manifest.parent.run}`, exported {told.created} with {packages}.")
+    lines.append(
+        f"- Run {markdown_code(manifest.parent.run)}, exported {told.created} with {packages}."
+    )
     return "## Where it comes from\n\n" + "\n".join(lines)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from export.artifact.manifest import ArtifactManifest, FileRecord
+from finetune.core.escaping import markdown_cell
 
 Cell = Callable[[dict[str, Any]], str]
 Column = tuple[str, Cell]  # heading, cell of a step
@@ -15,9 +16,7 @@ NOTHING = "–"
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; a vertical bar in a cell is escaped."""
     lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in lines
-    )
+    return "\n".join(f"| {' | '.join(map(markdown_cell, cells))} |" for cells in lines)
 
 
 def files_table(manifest: ArtifactManifest) -> str:

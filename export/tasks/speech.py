@@ -29,6 +29,7 @@ from export.quantization.calibration import CALIBRATED, calibration_recordings, 
 from export.runtime.bundle import SPEECH as SPEECH_BUNDLE
 from export.runtime.manifest import ANSWERS, Manifest
 from export.tasks.task import Exported, Task
+from finetune.core.escaping import markdown_code
 from finetune.data.audio import encode_flac, stream_audio, to_int16
 from finetune.recipes.speech import SpeechExportSection
 from finetune.run_folder import Run
@@ -71,7 +72,7 @@ class SpeechCard:
     def introduce(self, manifest: ArtifactManifest) -> str:
         """Base model, method, rate, how long recordings are cut."""
         kotune = manifest.provenance.kotune or ""
-        made = f"`{base_name(manifest.base)}`, fine-tuned ({manifest.method})"
+        made = f"{markdown_code(base_name(manifest.base))}, fine-tuned ({manifest.method})"
         if manifest.base.random_weights:
             made = "trained from scratch"
         return f"""A wav2vec2 that transcribes speech by CTC, {made},

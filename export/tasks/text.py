@@ -31,6 +31,7 @@ from export.runtime.bundle import TEXT as TEXT_BUNDLE
 from export.runtime.manifest import Manifest
 from export.tasks.task import Exported, Task
 from finetune.core.errors import ModelError
+from finetune.core.escaping import escape_markdown, markdown_code
 from finetune.core.preparation import UNPREPARED, read_preparation
 from finetune.recipes.text import ExportSection
 from finetune.run_folder import Run
@@ -65,9 +66,10 @@ class TextCard:
 
     def introduce(self, manifest: ArtifactManifest) -> str:
         """Labels, base model, method, length."""
-        labels, base = ", ".join(manifest.labels), base_name(manifest.base)
+        labels = ", ".join(map(escape_markdown, manifest.labels))
+        base = markdown_code(base_name(manifest.base))
         kotune = manifest.provenance.kotune or ""
-        return f"""A text classifier with the labels {labels}: `{base}`,
+        return f"""A text classifier with the labels {labels}: {base},
 fine-tuned ({manifest.method}) and exported to ONNX by kotune {kotune}.
 {describe_preparation(manifest)}"""
 
@@ -75,7 +77,7 @@ fine-tuned ({manifest.method}) and exported to ONNX by kotune {kotune}.
         """predict.py, then Optimum's pipeline, on the artifact's example."""
         precision = "int8" if "int8" in manifest.files else next(iter(manifest.files))
         file = Path(manifest.files[precision].path)
-        example = manifest.example or EXAMPLE
+        example = " ".join((manifest.example or EXAMPLE).replace("```", "").split())
         return f"""`predict.py` needs Python 3.10 with numpy, onnxruntime and tokenizers, and
 nothing else:
 

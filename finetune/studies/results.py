@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from finetune.core.escaping import csv_cell, markdown_cell
 from finetune.core.files import write_json, write_text
 from finetune.recipes.sections import Recipe
 
@@ -59,7 +60,9 @@ def write_results(
     write_json(folder / DOCUMENT, SCHEMA, {"name": recipe.name, "metric": metric, "trials": trials})
     rows = _rows(trials)
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows(
+        [csv_cell(cell) for cell in row] for row in rows
+    )
     write_text(folder / "trials.csv", text.getvalue())
     write_text(folder / "trials.md", _markdown(recipe, rows))
     if best is not None:
@@ -98,7 +101,7 @@ def _short(value: Any) -> str:
 
 def _markdown(recipe: Recipe, rows: list[list[str]]) -> str:
     def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(map(markdown_cell, cells)) + " |"
 
     head, *body = rows
     return "\n".join(

@@ -13,6 +13,8 @@ from bench.report.tables.columns import Cell, Table, build_table
 from bench.report.tables.grids import Grid, ladder_grids, seeds_grid, server_grid, training_grid
 from bench.report.verdict import Verdict
 from bench.results.records import Results
+from finetune.core.escaping import escape_markdown as escape
+from finetune.core.escaping import markdown_code as code
 
 MARKS = {"better": " ▲", "worse": " ▼", "tie": " ≈", "": ""}
 
@@ -51,25 +53,6 @@ def render_markdown(
         *([fence("\n".join(results.commands))] if results.commands else []),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
-
-
-def escape(words: str) -> str:
-    """Text that Markdown shows as it is; names in backticks stay code."""
-    parts = " ".join(words.split()).split("`")
-    if len(parts) % 2 == 0:  # a lone backtick opens no code
-        return "\\`".join(map(_escape_part, parts))
-    return "`".join(part if index % 2 else _escape_part(part) for index, part in enumerate(parts))
-
-
-def code(name: str) -> str:
-    """A name as code, also inside a table; one that holds a backtick as plain text."""
-    return escape(name) if "`" in name else "`" + name.replace("|", "\\|") + "`"
-
-
-def _escape_part(words: str) -> str:
-    for letter in "\\*_[]|#":
-        words = words.replace(letter, f"\\{letter}")
-    return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _tables(table: Table) -> list[str]:
@@ -117,7 +100,11 @@ def _ladders(summary: Summary) -> list[str]:
     parts = [
         part
         for grid in grids
-        for part in (code(grid.name), grid_table(grid, "step"), *map(escape, grid.remarks))
+        for part in (
+            code(grid.name),
+            grid_table(grid, "step"),
+            *map(escape, grid.remarks),
+        )
     ]
     return ["## From run to artifact", *parts] if parts else []
 
@@ -139,13 +126,19 @@ def selection_blocks(selection: Selection | None) -> list[str]:
     if selection is None:
         return []
     lines = [f"- {escape(sentence)}" for sentence in selection.sentences]
-    return [f"{code(selection.where)}: {escape(selection.headline)}", "\n".join(lines)]
+    return [
+        f"{code(selection.where)}: {escape(selection.headline)}",
+        "\n".join(lines),
+    ]
 
 
 def grid_table(grid: Grid, first: str) -> str:
     """A small table; the last column of a failed row stands out."""
     rows = [
-        [*map(escape, row[:-1]), f"**{escape(row[-1])}**" if failed else escape(row[-1])]
+        [
+            *map(escape, row[:-1]),
+            f"**{escape(row[-1])}**" if failed else escape(row[-1]),
+        ]
         for row, failed in zip(grid.rows, grid.failed, strict=True)
     ]
     rule = ["---", *["---:"] * len(grid.headings)]

@@ -11,7 +11,6 @@ from bench.report.notes import is_disturbed, measurement_notes
 from bench.report.pages.html import dirty_flags, masthead, place_picture, render_page
 from bench.report.pages.markdown import (
     environment_pairs,
-    escape,
     facts_table,
     fence,
     grid_table,
@@ -31,6 +30,7 @@ from bench.report.tables.speech_grids import errors_grid, latency_grid, speed_gr
 from bench.report.verdict import Verdict, reach_verdict
 from bench.results.records import Results, Variant
 from bench.statistics.latency import PROCESSES_FROM
+from finetune.core.escaping import escape_markdown as escape
 from finetune.core.files import write_text
 
 
@@ -118,7 +118,10 @@ def _markdown(
     if training:
         blocks += ["## Training", grid_table(training, "run")]
     for ladder in ladder_grids(results):
-        blocks += [f"## From run to artifact: {escape(ladder.name)}", grid_table(ladder, "step")]
+        blocks += [
+            f"## From run to artifact: {escape(ladder.name)}",
+            grid_table(ladder, "step"),
+        ]
         blocks += map(escape, ladder.remarks)
     blocks += [
         *more_pictures(pictures[1:]),

@@ -12,6 +12,7 @@ from bench.report.rows import Row
 from bench.report.summary import Summary
 from bench.statistics.decisions import AccuracyComparison, Estimate
 from bench.statistics.latency import LatencySummary
+from finetune.core.escaping import csv_cell
 
 SKIPPED = {"latency_samples", "seeds", "seed_accuracies", "seed_wers", "lengths"}
 
@@ -33,13 +34,8 @@ def write_records(records: Sequence[Mapping[str, object]]) -> str:
     writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
     writer.writeheader()
     for record in records:
-        writer.writerow({name: _written(value) for name, value in record.items()})
+        writer.writerow({name: csv_cell(value) for name, value in record.items()})
     return stream.getvalue()
-
-
-def _written(value: object) -> object:
-    """Ten digits of a float: more differ between machines and mean nothing."""
-    return f"{value:.10g}" if isinstance(value, float) else value
 
 
 def _figures(row: Row) -> Iterator[tuple[str, object]]:

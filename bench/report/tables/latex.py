@@ -9,30 +9,8 @@ from bench.report.rows import Row
 from bench.report.summary import Summary
 from bench.report.tables.grids import seeds_grid
 from bench.statistics.decisions import Estimate
+from finetune.core.escaping import escape_latex
 
-SPECIAL = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "_": r"\_",
-        "%": r"\%",
-        "&": r"\&",
-        "#": r"\#",
-        "$": r"\$",
-        "{": r"\{",
-        "}": r"\}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-    }
-)
-SIGNS = {
-    "−": "$-$",
-    "…": r"\dots",
-    "×": r"$\times$",
-    "–": "--",
-    "μ": r"$\mu$",
-    "Δ": r"$\Delta$",
-    "<": "$<$",
-}
 TIE = r"$\approx$"
 Figure = Callable[[Row], str | None]
 
@@ -59,7 +37,7 @@ def _main_table(summary: Summary) -> list[str]:
         r"\midrule",
     ]
     for row in rows:
-        name = escape(row.title)
+        name = escape_latex(row.title)
         cells = [rf"\textbf{{{name}}}" if row.is_baseline else name]
         cells += [cell(row) or "--" for _, cell in present]
         lines.append(" & ".join(cells) + r" \\")
@@ -72,8 +50,8 @@ def _seeds_table(summary: Summary) -> Iterator[list[str]]:
     grid = seeds_grid(summary)
     if grid is None:
         return
-    heads = " & ".join(escape(heading) for heading in ("Recipe", *grid.headings))
-    body = [" & ".join(map(escape, row)) + r" \\" for row in grid.rows]
+    heads = " & ".join(escape_latex(heading) for heading in ("Recipe", *grid.headings))
+    body = [" & ".join(map(escape_latex, row)) + r" \\" for row in grid.rows]
     yield [
         "",
         "% means over seeds: Student's t on the logit scale; tests adjusted after Holm",
@@ -86,14 +64,6 @@ def _seeds_table(summary: Summary) -> Iterator[list[str]]:
         r"\bottomrule",
         r"\end{tabular}",
     ]
-
-
-def escape(words: str) -> str:
-    """Text that LaTeX shows as it is; Hangul needs a font that has it (xelatex, kotex)."""
-    escaped = words.translate(SPECIAL)
-    for sign, written in SIGNS.items():
-        escaped = escaped.replace(sign, written)
-    return escaped
 
 
 def _one_line(words: str) -> str:
@@ -110,9 +80,9 @@ def _estimate(name: str, written: Callable[[float], str]) -> Figure:
 
 def _with_interval(found: Estimate, written: Callable[[float], str]) -> str:
     if found.low is None or found.high is None:
-        return escape(written(found.value))
+        return escape_latex(written(found.value))
     ends = text.span(written(found.low), written(found.high))
-    return escape(f"{written(found.value)} ({ends})")
+    return escape_latex(f"{written(found.value)} ({ends})")
 
 
 def _difference(row: Row) -> str | None:
@@ -130,13 +100,13 @@ def _speedup(row: Row) -> str | None:
 
 
 def _p95(row: Row) -> str | None:
-    return escape(text.milliseconds(row.latency.p95_ms)) if row.latency else None
+    return escape_latex(text.milliseconds(row.latency.p95_ms)) if row.latency else None
 
 
 def _bytes(name: str) -> Figure:
     def cell(row: Row) -> str | None:
         found = getattr(row, name)
-        return None if found is None else escape(text.megabytes(found))
+        return None if found is None else escape_latex(text.megabytes(found))
 
     return cell
 
