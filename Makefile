@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 ARTIFACT ?= artifacts/demo-lora
 TEST_WORKERS ?= 2
 
-.PHONY: help env demo browser test test-slow test-transformers5 test-all-transformers5 gpu lint clean
+.PHONY: help env demo browser test test-slow test-transformers5 test-all-transformers5 encoders encoders-transformers5 gpu lint clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 14
@@ -42,6 +42,12 @@ test-transformers5: $(FIVE)/.ready  ## With transformers 5: export, training, re
 test-all-transformers5: $(FIVE)/.ready  ## With transformers 5: all tests
 	OMP_WAIT_POLICY=passive $(FIVE)/bin/python -m pytest -m "not slow and not gpu" \
 	  -n $(TEST_WORKERS) --dist loadfile
+
+encoders: env  ## Every encoder family the whole way; writes its half of docs/encoders.md
+	KOTUNE_ENCODERS=1 $(BIN)/python -m pytest -m slow tests/export/test_encoders.py
+
+encoders-transformers5: $(FIVE)/.ready  ## The same with transformers 5
+	KOTUNE_ENCODERS=1 $(FIVE)/bin/python -m pytest -m slow tests/export/test_encoders.py
 
 # transformers 5 and no Optimum, whose ONNX export holds transformers below 4.58
 $(FIVE)/.ready: pyproject.toml constraints-transformers5.txt

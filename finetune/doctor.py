@@ -91,17 +91,20 @@ def look_at_packages() -> Iterator[Finding]:
 
 
 def _against_tested() -> Iterator[Finding]:
-    if not CONSTRAINTS.is_file():
+    newer = CONSTRAINTS.with_name("constraints-transformers5.txt")
+    is_newer = not (package_version("transformers") or "4").startswith("4") and newer.is_file()
+    path = newer if is_newer else CONSTRAINTS
+    if not path.is_file():
         return
     others = []
-    for name, tested in re.findall(r"^([\w.-]+)==(\S+)$", CONSTRAINTS.read_text("utf-8"), re.M):
+    for name, tested in re.findall(r"^([\w.-]+)==(\S+)$", path.read_text("utf-8"), re.M):
         have = package_version(name)
         if have is not None and have.partition("+")[0] != tested.partition("+")[0]:
             others.append(f"{name} {have} (tested: {tested})")
     if others:
         more = f" and {len(others) - 6} more" if len(others) > 6 else ""
         told = "other versions than tested: " + ", ".join(others[:6]) + more
-        yield Finding("tested versions", "warning", told, "pip install -c constraints.txt kotune")
+        yield Finding("tested versions", "warning", told, f"pip install -c {path.name} kotune")
     else:
         yield Finding("tested versions", "ok", "what is installed is what was tested")
 
