@@ -187,6 +187,8 @@ def add_gpus(environment: dict[str, Any], progress: Progress) -> None:
     """GPUs as the workers saw them: this process has no torch to ask."""
     found = {one.facts["gpu"] for one in progress.variants.values() if "gpu" in one.facts}
     environment["hardware"]["gpus"] = sorted(found)
+    for one in progress.variants.values():
+        environment["hardware"] |= one.facts.get("gpu_libraries", {})
 
 
 def check_target(output: Path) -> None:

@@ -33,6 +33,7 @@ from export.precisions import (
 )
 from export.quantization.search import Timing
 from export.quantization.workshop import Workshop
+from export.runtime.arithmetic import provider_options
 from export.runtime.bundle import write_predict
 from export.tasks.registry import find_task
 from export.tasks.task import Exported, Task
@@ -235,5 +236,6 @@ def _describe(task: Task, settings: Section, facts: dict[str, Any], folder: Path
             run, folder / task.vocabulary_file, task.trained_metrics, settings.license
         ),
         "settings": settings.model_dump(mode="json"),
+        "provider_options": {"cuda": provider_options("cuda")},
         "provenance": collect_provenance(run.recipe.seed).as_dict(),
     }

@@ -7,6 +7,7 @@ interrupted or out of memory, a training goes on from its last checkpoint (finet
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ from pathlib import Path
 from transformers import TrainerCallback, set_seed
 
 from finetune.checks.signs import report_signs
+from finetune.core.exactness import TF32_OVERRIDE
 from finetune.core.files import publish_folder
 from finetune.core.output_lock import lock_output
 from finetune.core.processes import (
@@ -26,7 +28,13 @@ from finetune.core.processes import (
 )
 from finetune.core.provenance import git_state
 from finetune.hardware.gpu import gpu_notes, let_segments_grow
-from finetune.hardware.precision import bound_primitive_caches, choose_device, exact_fp32
+from finetune.hardware.precision import (
+    bound_primitive_caches,
+    choose_device,
+    exact_fp32,
+    tf32_products,
+)
+from finetune.hardware.streaming import outgrows
 from finetune.loop.checkpoints import Checkpoint, disk_errors
 from finetune.loop.drive import train_to_end
 from finetune.loop.ledger import Ledger, forget_peaks, forget_vram_peak
@@ -39,8 +47,11 @@ from finetune.loop.work_folder import (
     open_work,
     schedule,
 )
+from finetune.recipes.methods import METHODS
 from finetune.recipes.sections import Recipe
 from finetune.tasks.task import Built, Job, Outcome, Report, Task, task_of
+
+PREDICTING = "in the final predictions; the training itself is kept"
 
 
 @exact_fp32()
@@ -52,6 +63,8 @@ def finetune(recipe: Recipe, *, overwrite: bool = False, report: Report = print)
     that was asked to stop has saved itself.
     """
     task, target = task_of(recipe), Path(recipe.folder)
+    if recipe.training.tf32:
+        os.environ.pop(TF32_OVERRIDE, None)  # read when CUDA starts, and there the last word
     report = report if is_main_process() else _say_nothing
     git_state()
     bound_primitive_caches()
@@ -83,7 +96,10 @@ def _train_and_publish(task: Task, job: Job, target: Path, report: Report) -> Pa
         built = task.build(job, work, report)
     job = built.job
     forget_vram_peak()
-    with told_out_of_memory(recipe, "in the training"):
+    with (
+        told_out_of_memory(recipe, "in the training"),
+        tf32_products(recipe.training.tf32 and job.device == "cuda"),
+    ):
         checkpoint = train_job(task, job, built, work, report)
     leave_processes()
     if not is_main_process():
@@ -91,10 +107,11 @@ def _train_and_publish(task: Task, job: Job, target: Path, report: Report) -> Pa
     if is_sharded():
         built = task.build(job, work, _say_nothing)
     if built.originals is not None:
-        built.originals.give_back(built.model)
+        with told_out_of_memory(recipe, PREDICTING):
+            _give_back(task, built, checkpoint.ledger.get("peak_vram_bytes"))
     load_weights(built.model, checkpoint.folder / task.keeps)
     with (
-        told_out_of_memory(recipe, "in the final predictions; the training itself is kept"),
+        told_out_of_memory(recipe, PREDICTING),
         disk_errors(work / "steps"),
         publish_folder(target, workplace=work) as folder,
     ):
@@ -108,6 +125,17 @@ def _train_and_publish(task: Task, job: Job, target: Path, report: Report) -> Pa
     clear_work(target)
     report(f"{task.folder_kind} folder {target}")
     return target
+
+
+def _give_back(task: Task, built: Built, peak_vram_bytes: int | None) -> None:
+    """The base in fp32 again, on the host where that is more than a GPU's training needed.
+
+    Each layer then goes to the GPU while it predicts (``finetune/hardware/streaming.py``).
+    """
+    quantised = METHODS[built.job.recipe.method].quantised
+    if task.streams and not quantised and outgrows(built.model, peak_vram_bytes):
+        built.model.to("cpu")
+    built.originals.give_back(built.model)
 
 
 def train_job(

@@ -24,10 +24,10 @@ def fix_tf32(precision: str, device: str) -> None:
 
 
 def torch_dtype(precision: str) -> Any:
-    """The dtype of weights: bfloat16, float16, or float32 for all else."""
+    """The dtype of weights, and of what is computed with NF4 ones: a half, else float32."""
     import torch
 
-    return getattr(torch, DTYPES.get(precision, "float32"))
+    return getattr(torch, DTYPES.get(precision.removeprefix("nf4-"), "float32"))
 
 
 def set_torch_precision(precision: str) -> None:

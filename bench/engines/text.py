@@ -2,14 +2,13 @@
 
 Every engine takes text and gives a class id on the host, so that tokenisation, copies and, on
 CUDA, synchronisation are inside what is timed, for all runtimes alike. What has to be made before
-(a merged checkpoint, the classical baseline, float16) is made here too, in a process of its own.
+(a merged checkpoint, the classical baseline) is made here too, in a process of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from bench.instruments.meters import preload_cuda_libraries
 from bench.variants.added import RUNTIMES
 from export.runtime.manifest import BATCH_TOKENS
 from finetune.core.preparation import Preparation
+from finetune.core.provenance import describe_cuda
 from finetune.recipes.methods import METHODS
 
 LIBRARIES = {
@@ -41,8 +41,6 @@ LIBRARIES = {
 }
 TORCH_RUNTIMES = ("pytorch", "merged", "compiled", "pipeline", "optimum")
 SPARSE_ROWS = 1024  # without tokens and padding: what bounds the memory
-HALF_GRAPH = "onnx/model_fp16.onnx"
-COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def import_libraries(variant: dict[str, Any], threads: int) -> None:
@@ -318,7 +316,7 @@ def _torch_facts(device: str) -> dict[str, Any]:
         return {}
     import torch
 
-    return {"gpu": torch.cuda.get_device_name()}
+    return {"gpu": torch.cuda.get_device_name(), "gpu_libraries": describe_cuda()}
 
 
 def write_merged(source: Path, target: Path, options: dict[str, Any]) -> dict[str, Any]:
@@ -338,36 +336,6 @@ def write_merged(source: Path, target: Path, options: dict[str, Any]) -> dict[st
     model.save_pretrained(target, safe_serialization=True)
     save_tokenizer(load_tokenizer(run.folder / "model"), target)
     return {"seconds": seconds, "size_bytes": weights_bytes(target)}
-
-
-def write_half(source: Path, target: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Convert an artifact's fp32 graph to float16 into ``target``, an artifact of nothing else.
-
-    Inputs and outputs keep their types (ONNX Runtime's converter, ``keep_io_types``); its result
-    is measured, not checked by a ladder. Returns the bytes of the graph.
-    """
-    import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    from export.artifact.manifest import MANIFEST, Draft
-    from export.graph.validity import finish_graph
-    from export.runtime.manifest import SCHEMA
-    from finetune.core.files import read_json
-
-    content = read_json(source / MANIFEST, SCHEMA)
-    facts = {key: value for key, value in content.items() if key not in ("schema", "files")}
-    draft = Draft(target, facts, {"fp16": {"path": HALF_GRAPH, "arithmetic": "fp16"}})
-    model = onnx.load(str(source / content["files"]["fp32"]["path"]))
-    half = convert_float_to_float16(model, keep_io_types=True)
-    graph = target / HALF_GRAPH
-    graph.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save_model(half, str(graph))
-    finish_graph(graph)
-    for name in COPIED:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
-    draft.write()
-    return {"seconds": 0.0, "size_bytes": graph.stat().st_size}
 
 
 def write_tfidf(source: Path, target: Path, options: dict[str, Any]) -> dict[str, Any]:
@@ -391,4 +359,4 @@ def write_tfidf(source: Path, target: Path, options: dict[str, Any]) -> dict[str
     return {"seconds": seconds, "size_bytes": size, "parameters": parameters}
 
 
-MAKERS = {"merge": write_merged, "half": write_half, "fit_tfidf": write_tfidf}
+MAKERS = {"merge": write_merged, "fit_tfidf": write_tfidf}

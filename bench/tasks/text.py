@@ -137,15 +137,10 @@ class TextTask(Task):
         return found
 
     def making(self, variant: Variant, contenders: Sequence[Contender]) -> Making | None:
-        """A merged checkpoint, a graph in float16, the classical baseline."""
+        """A merged checkpoint, the classical baseline."""
         if variant.runtime in ("merged", "compiled"):
             options = {"base": variants.merge_base(variant.source)}
             return Making("merge", variant.source.run.folder, options)
-        if (
-            variant.runtime == "onnx"
-            and variant.precision not in variant.source.artifact.precisions
-        ):
-            return Making("half", variant.source.artifact.folder)
         if variant.runtime == "sklearn":
             return Making("fit_tfidf", runs_of(contenders)[0].folder)
         return None

@@ -1,8 +1,10 @@
-"""What a GPU adds to the variants: half precisions, TF32, torch.compile, ONNX in float16."""
+"""What a GPU adds to the variants: half precisions, TF32, torch.compile, NF4 computed in half.
+
+Of ONNX Runtime the files are measured that the artifact ships, float16 among them: one converted
+here would keep other operators in fp32 than the one that was checked.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from finetune.recipes.methods import METHODS
 
@@ -22,15 +24,5 @@ def cuda_choices(method: str) -> list[tuple[str, str]]:
             ("compiled", "fp16"),
         ]
     runtime = "merged" if METHODS[method].has_adapter else "pytorch"
-    return [(runtime, half) for half in HALVES]
-
-
-def onnx_precisions(available: Sequence[str], device: str) -> list[str]:
-    """The artifact's own, and float16, which is made of fp32 for a GPU where it is missing.
-
-    int8 stays: it is measured on the CPU of the same machine.
-    """
-    found = list(available)
-    if device == "cuda" and "fp16" not in found and "fp32" in found:
-        found.insert(found.index("fp32") + 1, "fp16")
-    return found
+    unmerged = [("pytorch", f"nf4-{half}") for half in HALVES if METHODS[method].quantised]
+    return [*unmerged, *((runtime, half) for half in HALVES)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bench.variants.added import RUNTIMES
 from bench.variants.contenders import Contender, Variant, variant_prefixes
-from bench.variants.cuda import cuda_choices, onnx_precisions
+from bench.variants.cuda import cuda_choices
 from finetune.core.provenance import cpu_has_bf16
 from finetune.recipes.methods import METHODS
 
@@ -38,6 +38,8 @@ CONVERTED = {
     "bf16": ", weights converted to bfloat16",
     "fp16": ", weights converted to float16",
     "tf32": ", products in TF32",
+    "nf4-bf16": ", computed in bfloat16",
+    "nf4-fp16": ", computed in float16",
 }
 
 
@@ -60,7 +62,7 @@ def list_variants(
         if contender.artifact is not None:
             default += [
                 _onnx(contender, prefix, precision, device)
-                for precision in onnx_precisions(contender.artifact.precisions, device)
+                for precision in contender.artifact.precisions
             ]
             optional += [
                 _onnx(contender, prefix, precision, device, runtime="optimum")

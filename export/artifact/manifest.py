@@ -57,6 +57,7 @@ class ArtifactManifest(Document):
     ``files`` is precision → file, ``ladder`` the steps of the export's checks, ``preferred``
     provider → the fastest precision, ``metrics`` split → figures of the trained model. ``merges``,
     ``search`` and ``stability`` are tables of the card: names or lists of records.
+    ``provider_options``: provider → the options that the runtime gives ONNX Runtime for it.
     """
 
     name: str
@@ -87,6 +88,7 @@ class ArtifactManifest(Document):
     license: str | None = None
     files: dict[str, FileRecord]
     settings: dict[str, Any] = Field({})
+    provider_options: dict[str, dict[str, str]] = Field({})
     ladder: tuple[dict[str, Any], ...] = ()
     provenance: Provenance
     fused_attentions: int | None = None

@@ -45,9 +45,18 @@ def seven_bits(entry: FileEntry) -> bool:
     return bool((entry.instruction_set or {}).get("reduce_range"))
 
 
+# Of ONNX Runtime's CUDA provider; the manifest's ``provider_options`` say so. Its own choices are
+# TF32 for fp32, a search of all convolutions at every new length, and memory doubled at each growth
+CUDA_OPTIONS = {
+    "use_tf32": "0",
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "arena_extend_strategy": "kSameAsRequested",
+}
+
+
 def provider_options(provider: str) -> dict[str, str]:
-    """Options of ONNX Runtime's execution provider: fp32 on a GPU is fp32."""
-    return {"use_tf32": "0"} if provider == "cuda" else {}
+    """Options of ONNX Runtime's execution provider: fp32 on a GPU is fp32, memory what is used."""
+    return dict(CUDA_OPTIONS) if provider == "cuda" else {}
 
 
 def executed_arithmetic(session: Any, entry: FileEntry, provider: str) -> str:

@@ -7,35 +7,49 @@ from pathlib import Path
 import numpy as np
 
 from finetune.core.errors import GateError
-from finetune.loop.ledger import shrink_to_memory
+from finetune.loop.ledger import is_out_of_memory, shrink_to_memory
 from finetune.models.loading import load_tokenizer, load_trained
 from finetune.models.predicting import predict_logits
-from finetune.run_folder import logits_of, open_run, read_predictions, read_rows
+from finetune.run_folder import Run, logits_of, open_run, read_predictions, read_rows
 
 ROWS = 32
 LARGEST_DIFFERENCE = 1e-3  # of logits, times the largest of them where that is above 1
 
 
 def check_stored_run(folder: Path, device: str) -> None:
-    """Load a text run afresh and compare its validation logits; raises GateError."""
+    """Load a text run afresh and compare its validation logits; raises GateError.
+
+    Where the whole model in fp32 is too much for the GPU it was trained on, the CPU answers.
+    """
     run = open_run(folder, verify=False)
     texts = read_rows(run, "validation")["text"].tolist()
     longest = sorted(range(len(texts)), key=lambda row: -len(texts[row]))[: ROWS // 4]
     chosen = sorted({*range(min(ROWS, len(texts))), *longest})
-    model, tokenizer = load_trained(run, device=device), load_tokenizer(run.folder / "model")
-    again = shrink_to_memory(
-        lambda rows: predict_logits(
-            model,
-            tokenizer,
-            [texts[row] for row in chosen],
-            preparation=run.preparation,
-            max_length=run.max_length,
-            batch_size=rows,
-            device=device,
-        ),
-        ROWS,
-    )
+    again = _read_back(run, [texts[row] for row in chosen], device)
     compare_logits(logits_of(read_predictions(run, "validation"))[chosen], again)
+
+
+def _read_back(run: Run, texts: list[str], device: str) -> np.ndarray:
+    """Logits of the run as it is stored."""
+    tokenizer = load_tokenizer(run.folder / "model")
+    try:
+        model = load_trained(run, device=device)
+        return shrink_to_memory(
+            lambda rows: predict_logits(
+                model,
+                tokenizer,
+                texts,
+                preparation=run.preparation,
+                max_length=run.max_length,
+                batch_size=rows,
+                device=device,
+            ),
+            ROWS,
+        )
+    except (RuntimeError, MemoryError) as fault:
+        if device == "cpu" or not is_out_of_memory(fault):
+            raise
+    return _read_back(run, texts, "cpu")
 
 
 def compare_logits(measured: np.ndarray, again: np.ndarray) -> None:

@@ -15,7 +15,8 @@ FPMATH = (
     "DNNL_DEFAULT_FPMATH_MODE",  # its older name, set in images for arm64 servers
 )
 EXACT = "STRICT"
-EXACT_ENVIRONMENT = {**dict.fromkeys(FPMATH, EXACT), "NVIDIA_TF32_OVERRIDE": "0"}
+TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
+EXACT_ENVIRONMENT = {**dict.fromkeys(FPMATH, EXACT), TF32_OVERRIDE: "0"}
 
 
 def pin_environment(*, too_late: bool) -> None:

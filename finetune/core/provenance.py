@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from finetune.core.cpu_flags import cpu_flags
 from finetune.core.documents import Document
 
 PROVENANCE_SCHEMA = "kotune.provenance/1"
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 PACKAGES = (
     "torch",
     "transformers",
@@ -31,6 +33,8 @@ PACKAGES = (
     "optimum-onnx",
     "onnx",
     "onnxruntime",
+    "onnxruntime-gpu",
+    "nvidia-ml-py",
     "openvino",
     "nncf",
     "tokenizers",
@@ -49,6 +53,10 @@ class Hardware(Document):
     cores: int | None = None
     memory_bytes: int
     gpus: tuple[str, ...] = ()
+    nvidia_driver: str | None = None
+    cuda: str | None = None
+    cudnn: str | None = None
+    compute_capability: str | None = None
 
 
 class Provenance(Document):
@@ -135,7 +143,26 @@ def describe_hardware() -> Hardware:
         cores=len(os.sched_getaffinity(0)) if affinity else os.cpu_count(),
         memory_bytes=psutil.virtual_memory().total,
         gpus=tuple(_gpu_names()),
+        **describe_cuda(),
     )
+
+
+def describe_cuda() -> dict[str, str]:
+    """The NVIDIA driver, and the CUDA and cuDNN of the PyTorch that is loaded; those there are."""
+    found: dict[str, str] = {}
+    try:
+        told = re.search(r"Module\s+(\S+)", NVIDIA_DRIVER.read_text())
+        found |= {"nvidia_driver": told[1]} if told else {}
+    except OSError:
+        pass
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.version.cuda is not None:
+        found["cuda"] = torch.version.cuda
+        if torch.cuda.is_available():
+            major, minor = torch.cuda.get_device_capability()
+            found["compute_capability"] = f"{major}.{minor}"
+            found["cudnn"] = str(torch.backends.cudnn.version())
+    return found
 
 
 def _cpu_name() -> str:

@@ -88,6 +88,30 @@ def pin_fp32() -> None:
         switch.fp32_precision = "ieee"
 
 
+@contextlib.contextmanager
+def tf32_products(wanted: bool) -> Iterator[None]:
+    """Within the block, products of fp32 on a GPU in TF32 where that is ``wanted``.
+
+    NVIDIA_TF32_OVERRIDE=0, read when CUDA starts, has to be gone by then.
+    """
+    if not wanted:
+        yield
+        return
+    import torch
+
+    before = _Switches()
+    torch.set_float32_matmul_precision("high")
+    parts = [getattr(torch.backends.cudnn, name, None) for name in ("conv", "rnn")]
+    if not all(map(_is_switch, parts)):
+        torch.backends.cudnn.allow_tf32 = True
+    for part in filter(_is_switch, parts):  # since 2.9; both, or asking cuDNN for one is an error
+        part.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        before.put_back()
+
+
 class _Switches:
     """PyTorch's switches of fp32 products: for all at once, and since 2.9 one by one."""
 

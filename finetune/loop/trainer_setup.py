@@ -61,6 +61,7 @@ def training_arguments(
         "save_strategy": "steps",
         "save_steps": NEVER,
         "dataloader_pin_memory": device == "cuda",
+        "dataloader_num_workers": training.dataloader_workers,
     }
     return keep_to_one_gpu(TrainingArguments(**{**values, **own}))
 

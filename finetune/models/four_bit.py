@@ -48,6 +48,17 @@ def _keep_exact(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def halve_around_4bit(model: Any, dtype: torch.dtype) -> Any:
+    """A model on NF4 with all else in ``dtype``: with the compute dtype, inference in half.
+
+    transformers refuses ``model.to(dtype)`` of a quantised model, whose packed bytes are no floats.
+    """
+    for value in (*model.parameters(), *model.buffers()):
+        if value.is_floating_point():
+            value.data = value.data.to(dtype)
+    return model
+
+
 def quantize_in_memory(model: Any, compute_dtype: torch.dtype, device: str) -> Any:
     """NF4 for a model that was not loaded from a file: the same path, through a temporary one."""
     from transformers import AutoModelForSequenceClassification

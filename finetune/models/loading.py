@@ -14,7 +14,12 @@ from finetune.core.errors import ModelError
 from finetune.hardware.gpu import placement
 from finetune.hardware.precision import exact_fp32
 from finetune.models.checkpoint import check_finite, check_finite_files, compare_checkpoint
-from finetune.models.four_bit import finish_4bit, nf4_config, quantize_in_memory
+from finetune.models.four_bit import (
+    finish_4bit,
+    halve_around_4bit,
+    nf4_config,
+    quantize_in_memory,
+)
 from finetune.models.source import (
     KLUE,
     TOKENIZER,
@@ -167,8 +172,7 @@ def load_trained(
             device=device,
         )
         model = attach_trained(base_model, run.method, run.folder / "model")
-        if not method.quantised:
-            model = model.to(dtype)
+        model = halve_around_4bit(model, dtype) if method.quantised else model.to(dtype)
     return model.to(device).eval()
 
 

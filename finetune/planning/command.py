@@ -15,6 +15,7 @@ from finetune.core.errors import GateError, RecipeError
 if TYPE_CHECKING:
     from finetune.recipes.text import FinetuneRecipe
 
+FREE = "free"  # of --memory: as much as the device has left
 UNITS = {"b": 1} | {
     f"{letter}{middle}b": (1024 if middle else 1000) ** power
     for power, letter in enumerate("kmgt", start=1)
@@ -30,7 +31,10 @@ def plan_recipe(
     ] = None,
     memory: Annotated[
         str | None,
-        typer.Option(help="what there is, e.g. 6 (GiB), 6GB or 800MiB: change the recipe to fit"),
+        typer.Option(
+            help="what there is, e.g. 6 (GiB), 6GB or 800MiB, or free: what is free on the device "
+            "now; change the recipe to fit"
+        ),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda; a GPU may be planned without one")
@@ -48,17 +52,19 @@ def plan_recipe(
     from finetune.recipes.files import load_recipe
     from finetune.recipes.text import FinetuneRecipe
 
-    room = None if memory is None else parse_bytes(memory)
+    measure = memory is not None and memory.strip().lower() == FREE
+    room = None if memory is None or measure else parse_bytes(memory)
     words = [*(overrides or []), *([f"training.device={device}"] if device else [])]
     resolved = load_recipe(FinetuneRecipe, recipe, words)
     if compare:
-        if room is not None:
+        if memory is not None:
             raise RecipeError("--compare shows all, --memory picks one", next_step="one of the two")
         _compare(resolved, as_json)
         return
-    from finetune.planning.planning import make_plan
+    from finetune.planning.planning import free_bytes, make_plan
     from finetune.planning.tables import plan_record, plan_tables
 
+    room = free_bytes(resolved) if measure else room
     plan = make_plan(resolved, memory_bytes=room, probe=probe, report=_tell)
     if as_json:
         typer.echo(json.dumps(plan_record(plan), ensure_ascii=False, indent=2))
@@ -95,6 +101,6 @@ def parse_bytes(text: str) -> int:
         raise RecipeError(
             "--memory is what there is, in GiB where no unit is given",
             received=text,
-            allowed="6, 6GB, 8GiB, 800MiB",
+            allowed="6, 6GB, 8GiB, 800MiB, free",
         )
     return int(float(found[1]) * unit)

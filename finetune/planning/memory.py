@@ -19,6 +19,7 @@ from finetune.core.errors import KotuneError, ModelError
 from finetune.hardware.frozen_base import HALVES, held_dtype, hold_base, wants_packed
 from finetune.hardware.host_memory import allocator_bytes, wants_compact_memory
 from finetune.hardware.packed_lora import is_placeholder, pack_lora, unpack_lora
+from finetune.hardware.streaming import outgrows_peak
 from finetune.models.loading import autocast_context, first_line, load_skeleton
 from finetune.models.source import BaseModel
 from finetune.planning.fake_model import (
@@ -124,6 +125,10 @@ def _estimate(recipe: FinetuneRecipe, base: BaseModel, shape: StepShape) -> Memo
         evaluation = _run_forward(model, shape, memory, shape.precision)
         widen_weights(model, memory)
         prediction = _run_forward(model, shape, memory, "fp32")
+    held = held_dtype(recipe, shape.precision) and not METHODS[recipe.method].quantised
+    whole = sum(step.values())
+    if shape.device == "cuda" and held and outgrows_peak(parameters, whole):
+        prediction = min(prediction, whole)  # layer by layer from the host
     runtime = _runtime_bytes(holed, recipe, shape)
     others = _runtime_bytes(0, recipe, shape)
     return MemoryNeed(

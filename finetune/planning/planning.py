@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import psutil
 
 from finetune.checks.before import compare_with_model
-from finetune.core.errors import KotuneError, ModelError
+from finetune.core.errors import KotuneError, ModelError, RecipeError
+from finetune.hardware.gpu import free_vram_bytes
 from finetune.hardware.precision import choose_device, choose_precision
 from finetune.models.loading import first_line, load_base_tokenizer
 from finetune.models.source import KLUE, BaseModel, resolve_base
@@ -149,6 +150,24 @@ def outside_bytes(recipe: FinetuneRecipe) -> int:
     if _device(recipe) == "cuda":
         return CUDA_CONTEXT_BYTES + UNUSED_PAGES_BYTES
     return psutil.Process().memory_info().rss
+
+
+def free_bytes(recipe: FinetuneRecipe) -> int:
+    """What the device has left now, beside it what the plan counts as standing beside a training.
+
+    Asking a GPU makes a CUDA context here, which a training makes for itself. Raises RecipeError.
+    """
+    if _device(recipe) == "cpu":
+        return psutil.virtual_memory().available + outside_bytes(recipe)
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RecipeError(
+            "--memory free, and PyTorch sees no GPU here",
+            allowed="the GPU's memory in GiB",
+            next_step="--memory 6",
+        )
+    return free_vram_bytes() + CUDA_CONTEXT_BYTES
 
 
 def _device(recipe: FinetuneRecipe) -> str:

@@ -151,6 +151,8 @@ class OptimisationSection(Section):
     ] = "adamw_torch_fused"
     precision: Precision = "auto"
     device: Device = "auto"
+    tf32: bool = False  # fp32 products of the steps in TF32, on a GPU of 2020 or later
+    dataloader_workers: Whole = 0  # processes that make batches beside the training
     cpu_kernels: Literal["auto", "library"] = "auto"  # attention, dropout, packed frozen weights
     cpu_memory: Literal["auto", "compact", "fast"] = "auto"  # what freed blocks cost: holes or time
     eval_steps: Count | None = None  # None: once an epoch
@@ -240,6 +242,8 @@ class Recipe(Section):
         told = []
         if training.warmup_steps and training.was_set("warmup_ratio"):
             told.append("training.warmup_ratio is not used beside training.warmup_steps")
+        if training.tf32 and training.device == "cpu":
+            told.append("training.tf32 is not used on a CPU")
         if getattr(training, "early_stopping_patience", 1) is None and training.was_set(
             "early_stopping_threshold"
         ):

@@ -176,6 +176,7 @@ class Task(ABC):
 
     document = "run.json"
     folder_kind = "run"
+    streams = False  # whether its evaluation takes a model whose weights wait on the host
     keeps = BEST  # the weights of the last checkpoint that the folder gets
     measures: Mapping[str, Measure] = MappingProxyType({})  # of Figures
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from finetune import run_folder
+from finetune.hardware.streaming import streamed
 from finetune.loop.ledger import shrink_to_memory
 from finetune.metrics.classification import class_figures, classification_metrics
 from finetune.models.predicting import predict_logits
@@ -38,7 +39,8 @@ def predict_splits(
         run_folder.write_rows(folder, name, frame)
         if name == "train":
             continue
-        logits = _predict_within_memory(job, model, frame["text"].tolist())
+        with streamed(model, job.device):
+            logits = _predict_within_memory(job, model, frame["text"].tolist())
         run_folder.write_predictions(folder, name, frame, logits)
         metrics[name] = _measure(frame, logits, job.labels)
         report(_metrics_line(name, metrics[name]))

@@ -47,6 +47,8 @@ class TextBuilt(Built):
 class TextTask(RunTask):
     """Rows of text, or of a pair of texts, into classes."""
 
+    streams = True
+
     @property
     def measures(self) -> dict[str, Measure]:
         """Accuracy, macro F1, loss, and the metrics that plugins add."""

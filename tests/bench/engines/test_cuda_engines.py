@@ -1,43 +1,29 @@
-"""What of the GPU variants runs on a CPU: float16 graphs, names, TF32's switch."""
+"""What of the GPU variants runs on a CPU: names, batches, warm-up, NF4 in half, TF32's switch."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from transformers.models.roberta.modeling_roberta import RobertaModel
 
 from bench.engines import text as text_engines
 from bench.engines.cuda import fix_tf32, torch_dtype
-from bench.engines.prepare import prepare_variants
-from bench.engines.text import write_half
 from bench.engines.worker import Worker
 from bench.tasks.text import TextTask
-from bench.variants.contenders import choose_variants, find_contenders
-from bench.variants.cuda import onnx_precisions
+from bench.variants.contenders import find_contenders
+from bench.variants.cuda import cuda_choices
 from bench.variants.text import list_variants
 from export.runtime.classifier import OnnxClassifier
 from export.runtime.manifest import BATCH_TOKENS
 from finetune.core.preparation import DEFAULT
+from finetune.models.loading import load_trained
+from finetune.run_folder import open_run
 
 TEXTS = ["정말 재미있다 최고", "지루하다 실망 영화", "감동 추천 명작 영화 배우", "최악 별로"]
-
-
-def test_a_float16_graph_is_half_the_size_and_gives_the_classes(
-    make_artifact, tmp_path: Path
-) -> None:
-    artifact = make_artifact("lora", "roberta")
-    made = write_half(artifact, tmp_path, {})
-    whole = (artifact / "onnx" / "model.onnx").stat().st_size
-    assert 0.4 * whole < made["size_bytes"] < 0.7 * whole
-    half = OnnxClassifier(tmp_path, "fp16", threads=1, verify=False).logits(TEXTS)
-    single = OnnxClassifier(artifact, "fp32", threads=1).logits(TEXTS)
-    assert half.dtype == np.float32
-    assert 0 < np.abs(half - single).max() < 0.05
-    np.testing.assert_array_equal(half.argmax(axis=1), single.argmax(axis=1))
 
 
 def test_a_gpu_adds_its_variants(make_run, make_artifact) -> None:
@@ -61,37 +47,53 @@ def test_a_gpu_adds_its_variants(make_run, make_artifact) -> None:
         "lora-merged-bf16",
         "lora-merged-fp16",
         "lora-onnx-fp32",
-        "lora-onnx-fp16",
         "lora-onnx-int8",
         "tfidf-sklearn-fp64",
     ]
 
 
-def test_int8_stays_on_the_cpu_and_float16_is_made_once() -> None:
-    assert onnx_precisions(["fp32", "int8"], "cpu") == ["fp32", "int8"]
-    assert onnx_precisions(["fp32", "int8"], "cuda") == ["fp32", "fp16", "int8"]
-    assert onnx_precisions(["fp32", "fp16"], "cuda") == ["fp32", "fp16"]
-    assert onnx_precisions(["int8"], "cuda") == ["int8"]
-
-
-def test_float16_is_prepared_for_its_variant(make_run, make_artifact, tmp_path: Path) -> None:
-    contenders = find_contenders([make_run("lora", "roberta"), make_artifact("lora", "roberta")])
-    listed = list_variants(contenders, device="cuda")
-    chosen = choose_variants(*listed, ["lora-onnx-fp16", "lora-onnx-int8"])
-    assert [one.device for one in chosen] == ["cuda", "cpu"]
-    half, quantised = prepare_variants(
-        TextTask(),
-        chosen,
-        contenders,
-        tmp_path,
-        seed=0,
-        threads=1,
-        timeout_s=300,
-        report=lambda line: None,
+def test_the_artifacts_own_files_are_measured_on_the_gpu_and_int8_on_the_cpu(
+    make_artifact,
+) -> None:
+    """float16 as it is shipped and was checked; none is made for the benchmark."""
+    (contender,) = find_contenders([make_artifact("lora", "roberta")])
+    files = contender.artifact.manifest["files"]
+    shipped = {**files, "fp16": {"path": "onnx/model_fp16.onnx", "arithmetic": "fp16"}}
+    artifact = dataclasses.replace(
+        contender.artifact,
+        precisions=("fp32", "fp16", "int8"),
+        manifest={**contender.artifact.manifest, "files": shipped},
     )
-    assert half.reason is None
-    assert (half.variant.folder / "onnx" / "model_fp16.onnx").stat().st_size == half.size_bytes
-    assert quantised.variant.folder == contenders[0].artifact.folder
+    for one, halves in (
+        (contender, []),
+        (dataclasses.replace(contender, artifact=artifact), ["fp16"]),
+    ):
+        listed = list_variants([one], device="cuda")[0]
+        found = {variant.precision: variant for variant in listed if variant.runtime == "onnx"}
+        assert [name for name in found if name == "fp16"] == halves
+        assert (found["fp32"].device, found["int8"].device) == ("cuda", "cpu")
+        assert all(TextTask().making(variant, [one]) is None for variant in found.values())
+        assert all(variant.folder == one.artifact.folder for variant in found.values())
+
+
+def test_nf4_is_also_computed_in_half(make_run) -> None:
+    """All beside the packed weights in half, and the products with them."""
+    import torch
+
+    assert ("pytorch", "nf4-fp16") in cuda_choices("qlora")
+    assert not any(precision.startswith("nf4-") for _, precision in cuda_choices("lora"))
+    run, tokens = open_run(make_run("qlora")), torch.tensor([[5, 6, 7, 8, 9]])
+    whole = load_trained(run)
+    half = load_trained(run, dtype=torch_dtype("nf4-bf16"))
+    kinds = {one.dtype for one in half.parameters()}
+    assert kinds == {torch.uint8, torch.bfloat16}
+    assert {one.compute_dtype for one in half.modules() if hasattr(one, "compute_dtype")} == {
+        torch.bfloat16
+    }
+    with torch.inference_mode():
+        expected, found = (model(input_ids=tokens).logits for model in (whole, half))
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=0.15, rtol=0.1)
 
 
 def test_tf32_is_switched_for_all_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +168,7 @@ def test_every_runtime_batches_by_the_same_tokens(make_run, make_artifact, monke
         shapes[runtime], note = [], lambda shape, one=runtime: shapes[one].append(shape)
         text_engines.load_engine(variant, 1).answer_many([*TEXTS, *TEXTS, *TEXTS], 24)
     assert shapes["onnx"] == shapes["pytorch"] == shapes["pipeline"]
-    assert len(shapes["onnx"]) > 2 and all(rows * length <= 24 for rows, length in shapes["onnx"])
+    assert len(shapes["onnx"]) > 1 and all(rows * length <= 24 for rows, length in shapes["onnx"])
     assert text_engines.tokens_for("cuda:1", None) == BATCH_TOKENS["cuda"]
 
 

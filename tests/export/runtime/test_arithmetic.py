@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import export.runtime.session as session_module
 from export.quantization.candidates import Candidate, build_candidate
 from export.quantization.openvino import convert_to_openvino, quantize_openvino
 from export.runtime.arithmetic import onnx_options, openvino_options, provider_options
@@ -108,10 +109,34 @@ def test_only_files_of_eight_bits_take_the_slower_products() -> None:
 
 
 def test_tf32_and_bf16_are_not_taken_by_themselves() -> None:
-    assert provider_options("cuda") == {"use_tf32": "0"}
+    assert provider_options("cuda")["use_tf32"] == "0"
     assert provider_options("cpu") == {}
     assert openvino_options(2, "fp32")["INFERENCE_PRECISION_HINT"] == "f32"
     assert openvino_options(2, "bf16")["INFERENCE_PRECISION_HINT"] == "bf16"
+
+
+def test_the_manifest_states_what_is_asked_of_cuda(make_artifact, monkeypatch) -> None:
+    """The session gets it, whoever opens it; no search at every length, no doubled memory."""
+    manifest = json.loads((make_artifact("lora", "roberta") / "manifest.json").read_text("utf-8"))
+    stated = manifest["provider_options"]["cuda"]
+    assert stated == provider_options("cuda")
+    assert stated["cudnn_conv_algo_search"] != "EXHAUSTIVE"
+    assert stated["arena_extend_strategy"] == "kSameAsRequested"
+    asked = []
+
+    class Session:
+        def __init__(self, path, options, providers):
+            asked.extend(providers)
+
+        def get_providers(self):
+            return ["CUDAExecutionProvider"]
+
+    runtime = session_module.onnxruntime
+    monkeypatch.setattr(runtime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(runtime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(runtime, "InferenceSession", Session)
+    session_module._open_onnx(Path("model.onnx"), "cuda", 1, {})
+    assert asked == [("CUDAExecutionProvider", stated)]
 
 
 def test_every_file_says_what_it_was_checked_in(make_artifact) -> None:

@@ -12,14 +12,16 @@ from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 
+from finetune.core import provenance
 from finetune.core.errors import RecipeError
-from finetune.hardware import gpu
+from finetune.hardware import gpu, streaming
 from finetune.hardware.frozen_base import place_model
-from finetune.hardware.precision import choose_precision
+from finetune.hardware.precision import choose_precision, exact_fp32, tf32_products
 from finetune.loop import ledger
 from finetune.loop.trainer_setup import training_arguments
-from finetune.models.loading import load_base
+from finetune.models.loading import autocast_context, load_base
 from finetune.models.source import resolve_base
+from finetune.planning import planning
 from finetune.recipes.text import FinetuneRecipe, TrainingSection
 from finetune.run_folder import open_run
 from finetune.tasks.text.job import adapt_model
@@ -153,6 +155,88 @@ def test_an_earlier_peak_is_not_this_runs(monkeypatch: pytest.MonkeyPatch) -> No
     ledger.forget_peaks()
     assert ledger.peak_vram_bytes() == 50
     assert ledger.peak_memory_bytes() >= 0.5 * psutil.Process().memory_info().rss
+
+
+def test_weights_on_the_host_give_the_same_answers(make_base) -> None:
+    recipe = FinetuneRecipe.model_validate({"data": {"source": "sample"}})
+    base = load_base(resolve_base(str(make_base("roberta"))), ["a", "b"])
+    model, tokens = adapt_model(base, recipe, "cuda").eval(), torch.tensor([[5, 6, 7]])
+    before = {name: one.clone() for name, one in model.named_parameters()}
+    with torch.inference_mode():
+        expected = model(input_ids=tokens).logits
+    with streaming.weights_on_host(model, "cpu"):
+        waiting = {one.device.type for one in model.parameters()}
+        with torch.inference_mode():
+            found = model(input_ids=tokens).logits
+    assert waiting == {"meta"}
+    assert torch.equal(found, expected)
+    assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
+    weights = 4 * sum(one.numel() for one in model.parameters())
+    assert not streaming.outgrows(model, None)
+    assert streaming.outgrows(model, weights) and not streaming.outgrows(model, 2 * weights)
+
+
+def test_tf32_is_a_key_of_the_steps_alone(tmp_path: Path) -> None:
+    training = TrainingSection(tf32=True, dataloader_workers=2)
+    with exact_fp32():
+        with tf32_products(training.tf32):
+            assert torch.get_float32_matmul_precision() == "high"
+            assert torch.backends.cudnn.allow_tf32
+            with autocast_context("cpu", "fp32"):  # an evaluation in between
+                assert torch.get_float32_matmul_precision() == "highest"
+                assert not torch.backends.cudnn.allow_tf32
+            assert torch.get_float32_matmul_precision() == "high"
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cudnn.allow_tf32  # convolutions in fp32 too, speech's
+        with tf32_products(False):
+            assert torch.get_float32_matmul_precision() == "highest"
+    arguments = training_arguments(
+        training,
+        accumulation=1,
+        device="cpu",
+        precision="fp32",
+        seed=0,
+        checkpoints=tmp_path,
+    )
+    assert arguments.dataloader_num_workers == 2
+    cpu = FinetuneRecipe.model_validate(
+        {"data": {"source": "sample"}, "training": {"tf32": True, "device": "cpu"}}
+    )
+    assert "training.tf32 is not used on a CPU" in cpu.unused
+
+
+def test_provenance_names_driver_and_cuda(tmp_path: Path, monkeypatch) -> None:
+    driver = tmp_path / "version"
+    driver.write_text(
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024"
+    )
+    monkeypatch.setattr(provenance, "NVIDIA_DRIVER", driver)
+    monkeypatch.setattr(torch.version, "cuda", "12.4")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index=0: "NVIDIA GeForce RTX 2060")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 90100)
+    told = provenance.describe_hardware()
+    assert told["gpus"] == ["NVIDIA GeForce RTX 2060"]
+    assert (told["nvidia_driver"], told["cuda"]) == ("550.54.15", "12.4")
+    assert (told["compute_capability"], told["cudnn"]) == ("7.5", "90100")
+    assert {"onnxruntime-gpu", "nvidia-ml-py"} <= set(provenance.PACKAGES)
+
+
+def test_what_is_free_is_read_by_the_plan_itself(monkeypatch) -> None:
+    recipe = FinetuneRecipe.model_validate(
+        {"data": {"source": "sample"}, "training": {"device": "cuda"}}
+    )
+    with pytest.raises(RecipeError, match=r"(?s)sees no GPU.*--memory 6"):
+        planning.free_bytes(recipe)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (5 << 30, 6 << 30))
+    assert planning.free_bytes(recipe) == (5 << 30) + planning.CUDA_CONTEXT_BYTES
+    on_cpu = recipe.model_copy(
+        update={"training": recipe.training.model_copy(update={"device": "cpu"})}
+    )
+    assert 0 < planning.free_bytes(on_cpu) < 2 * psutil.virtual_memory().total
 
 
 def test_bf16_is_refused_where_a_gpu_would_emulate_it(two_gpus, monkeypatch) -> None:

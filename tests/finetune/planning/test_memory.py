@@ -190,6 +190,15 @@ def test_fp16_holds_the_base_as_bf16_does(make_recipe) -> None:
     assert half.weights_bytes == brain.weights_bytes < 0.6 * wide.weights_bytes
 
 
+def test_final_predictions_need_no_more_of_a_gpu_than_training_did(make_recipe) -> None:
+    """The base is back in fp32 then: where that is more than training needed, it is streamed."""
+    recipe = make_recipe("lora", gradient_checkpointing=True)
+    need = estimate(recipe, device="cuda", rows=1, eval_rows=1)
+    assert need.prediction_bytes <= need.step_bytes
+    kept = estimate(make_recipe("lora"), device="cuda", rows=64, eval_rows=1)
+    assert kept.prediction_bytes < kept.step_bytes  # without streaming: activations were the more
+
+
 def test_the_probe_takes_real_8bit_steps(make_recipe) -> None:
     recipe = make_recipe("full", optimizer="adamw_8bit", learning_rate=0.1)
     model = torch.nn.Linear(128, 64)
