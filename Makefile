@@ -4,11 +4,19 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 FIVE ?= .venv-transformers5
 GPU ?= .venv-gpu
+# GPU_PYTHON=python3 takes an environment that is there, and installs nothing
+ifdef GPU_PYTHON
+GPU_READY :=
+else
+GPU_PYTHON := $(GPU)/bin/python
+GPU_READY := $(GPU)/.ready
+endif
 READY := $(VENV)/.ready
 ARTIFACT ?= artifacts/demo-lora
 TEST_WORKERS ?= 2
 
-.PHONY: help env demo browser test test-slow test-transformers5 test-all-transformers5 encoders encoders-transformers5 gpu lint clean
+.PHONY: help env demo browser test test-slow test-transformers5 test-all-transformers5 encoders encoders-transformers5 lint clean
+.PHONY: gpu gpu-tests gpu-plan gpu-train gpu-bench gpu-accuracy
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 14
@@ -56,17 +64,28 @@ $(FIVE)/.ready: pyproject.toml constraints-transformers5.txt
 	$(FIVE)/bin/python -m pip install --quiet --constraint constraints-transformers5.txt --editable ".[dev]"
 	touch $(FIVE)/.ready
 
-gpu: $(GPU)/.ready  ## On a GPU: its tests, then a report of every precision
-	$(GPU)/bin/python -m pytest -m gpu tests/gpu
-	$(GPU)/bin/kotune bench configs/suites/gpu-roberta-large-random.yaml
-	@if [ -n "$$KOTUNE_NSMC" ] && [ -n "$$KOTUNE_E5" ]; then \
-	  test -d .cache/e5-small-ko || $(GPU)/bin/python "$$KOTUNE_E5/unpack.py" .cache/e5-small-ko; \
-	  $(GPU)/bin/kotune bench configs/suites/gpu-nsmc-e5.yaml; \
-	else echo "KOTUNE_NSMC and KOTUNE_E5 are not set: no accuracy report"; fi
+gpu: gpu-tests gpu-plan gpu-train gpu-bench  ## On a GPU: its tests, then the plan, training and speed, each with its report
 
-# onnxruntime-gpu takes the place of onnxruntime, so it gets an environment of its own
+gpu-tests: $(GPU_READY)  ## The tests that need a GPU (reports/gpu-tests.xml)
+	$(GPU_PYTHON) -m pytest -m gpu tests/gpu -p no:cacheprovider --junitxml reports/gpu-tests.xml
+
+gpu-plan: $(GPU_READY)  ## Planned memory against measured (reports/gpu-plan-roberta-large)
+	$(GPU_PYTHON) -m kotune bench plan bench/gpu-plan-roberta-large
+
+gpu-train: $(GPU_READY)  ## Speed of training (reports/gpu-training-roberta-large)
+	$(GPU_PYTHON) -m kotune bench training bench/gpu-training-roberta-large
+
+gpu-bench: $(GPU_READY)  ## Every precision of PyTorch and ONNX Runtime (reports/gpu-*)
+	$(GPU_PYTHON) -m kotune bench configs/suites/gpu-roberta-large-random.yaml
+
+gpu-accuracy: $(GPU_READY)  ## The same with accuracy on NSMC; needs KOTUNE_NSMC and KOTUNE_E5
+	test -d .cache/e5-small-ko || $(GPU_PYTHON) "$${KOTUNE_E5:?}/unpack.py" .cache/e5-small-ko
+	$(GPU_PYTHON) -m kotune bench configs/suites/gpu-nsmc-e5.yaml
+
+# onnxruntime-gpu takes the place of onnxruntime, whose files it overwrites: the other one goes
+# first, and the environment is made anew where a list of packages has changed
 $(GPU)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(GPU)
+	$(PYTHON) -m venv --clear $(GPU)
 	$(GPU)/bin/python -m pip install --quiet --constraint constraints.txt torch
 	$(GPU)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,gpu,optimum]"
 	$(GPU)/bin/python -m pip uninstall --quiet --yes onnxruntime

@@ -101,11 +101,7 @@ def tf32_products(wanted: bool) -> Iterator[None]:
 
     before = _Switches()
     torch.set_float32_matmul_precision("high")
-    parts = [getattr(torch.backends.cudnn, name, None) for name in ("conv", "rnn")]
-    if not all(map(_is_switch, parts)):
-        torch.backends.cudnn.allow_tf32 = True
-    for part in filter(_is_switch, parts):  # since 2.9; both, or asking cuDNN for one is an error
-        part.fp32_precision = "tf32"
+    torch.backends.cudnn.allow_tf32 = True  # since 2.9 this sets the single ones too
     try:
         yield
     finally:

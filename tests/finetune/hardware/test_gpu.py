@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 
+from bench.training.suite import PlanSuite, TrainingSuite, case_recipe
 from finetune.core import provenance
 from finetune.core.errors import RecipeError
 from finetune.hardware import gpu, streaming
@@ -22,9 +25,12 @@ from finetune.loop.trainer_setup import training_arguments
 from finetune.models.loading import autocast_context, load_base
 from finetune.models.source import resolve_base
 from finetune.planning import planning
+from finetune.recipes.files import check_recipe, read_yaml
 from finetune.recipes.text import FinetuneRecipe, TrainingSection
 from finetune.run_folder import open_run
 from finetune.tasks.text.job import adapt_model
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -237,6 +243,35 @@ def test_what_is_free_is_read_by_the_plan_itself(monkeypatch) -> None:
         update={"training": recipe.training.model_copy(update={"device": "cpu"})}
     )
     assert 0 < planning.free_bytes(on_cpu) < 2 * psutil.virtual_memory().total
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_make_gpu_installs_nothing_in_an_environment_that_is_there() -> None:
+    def told(*words: str) -> str:
+        command = ["make", "--dry-run", "gpu", *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    here = told("GPU_PYTHON=python3")
+    assert "pip" not in here and "venv" not in here
+    pieces = (
+        "tests/gpu",
+        "bench plan bench/gpu-plan-roberta-large",
+        "bench training",
+        "suites/gpu-",
+    )
+    assert all(one in here for one in pieces)
+    own = told("GPU=absent")
+    assert "venv --clear absent" in own  # a second call begins anew, onnxruntime does not come back
+    for kind, name in (
+        (PlanSuite, "gpu-plan-roberta-large"),
+        (TrainingSuite, "gpu-training-roberta-large"),
+    ):
+        path = ROOT / "configs" / "bench" / f"{name}.yaml"
+        suite = check_recipe(kind, read_yaml(path), name)
+        for way in suite.ways:
+            recipe = case_recipe(suite, way, suite.methods[0], path.parent)
+            assert recipe.training.device == "cuda"
+            assert (recipe.training.batch_size, recipe.model.max_length) == (16, 64)
 
 
 def test_bf16_is_refused_where_a_gpu_would_emulate_it(two_gpus, monkeypatch) -> None:
