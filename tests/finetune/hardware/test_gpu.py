@@ -223,7 +223,7 @@ def test_provenance_names_driver_and_cuda(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index=0: "NVIDIA GeForce RTX 2060")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 90100)
-    told = provenance.describe_hardware()
+    told = provenance.describe_hardware().as_dict()
     assert told["gpus"] == ["NVIDIA GeForce RTX 2060"]
     assert (told["nvidia_driver"], told["cuda"]) == ("550.54.15", "12.4")
     assert (told["compute_capability"], told["cudnn"]) == ("7.5", "90100")
