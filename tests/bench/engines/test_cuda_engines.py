@@ -17,6 +17,7 @@ from bench.tasks.text import TextTask
 from bench.variants.contenders import find_contenders
 from bench.variants.cuda import cuda_choices
 from bench.variants.text import list_variants
+from export.artifact.manifest import FileRecord
 from export.runtime.classifier import OnnxClassifier
 from export.runtime.manifest import BATCH_TOKENS
 from finetune.core.preparation import DEFAULT
@@ -57,13 +58,10 @@ def test_the_artifacts_own_files_are_measured_on_the_gpu_and_int8_on_the_cpu(
 ) -> None:
     """float16 as it is shipped and was checked; none is made for the benchmark."""
     (contender,) = find_contenders([make_artifact("lora", "roberta")])
-    files = contender.artifact.manifest["files"]
-    shipped = {**files, "fp16": {"path": "onnx/model_fp16.onnx", "arithmetic": "fp16"}}
-    artifact = dataclasses.replace(
-        contender.artifact,
-        precisions=("fp32", "fp16", "int8"),
-        manifest={**contender.artifact.manifest, "files": shipped},
-    )
+    shipped = contender.artifact.manifest
+    half = FileRecord(path="onnx/model_fp16.onnx", arithmetic="fp16")
+    manifest = shipped.model_copy(update={"files": {**shipped.files, "fp16": half}})
+    artifact = dataclasses.replace(contender.artifact, manifest=manifest)
     for one, halves in (
         (contender, []),
         (dataclasses.replace(contender, artifact=artifact), ["fp16"]),

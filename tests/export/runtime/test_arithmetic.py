@@ -135,7 +135,7 @@ def test_the_manifest_states_what_is_asked_of_cuda(make_artifact, monkeypatch) -
     monkeypatch.setattr(runtime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(runtime, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(runtime, "InferenceSession", Session)
-    session_module._open_onnx(Path("model.onnx"), "cuda", 1, {})
+    session_module._open_onnx(Path("model.onnx"), "cuda", 1, FLOAT)
     assert asked == [("CUDAExecutionProvider", stated)]
 
 
