@@ -39,7 +39,7 @@ TASKS: Registry[Guest] = Registry("kotune.tasks", OWN, Guest)
 def recipe_kind(content: dict[str, Any], default: str = TEXT) -> type[Recipe]:
     """The recipe model that ``content`` asks for with its ``task``; raises RecipeError."""
     task = content.get("task", default)
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         raise RecipeError(
             "the recipe's task is unknown", received=f"task={task}", allowed=", ".join(TASKS)
         )
