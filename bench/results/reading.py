@@ -10,13 +10,13 @@ from pydantic import ValidationError
 
 from bench.results import older
 from bench.results.records import SCHEMA, Results
+from finetune.core.documents import describe_faults
 from finetune.core.errors import FolderError
 from finetune.core.files import read_json, write_text
 from finetune.core.seal import sha256_content
 
 FILE = "results.json"
 SEAL = "seal"  # SHA-256 of all else; files of earlier versions have none
-FAULTS_SHOWN = 8
 
 
 def read_results(folder: Path) -> Results:
@@ -42,9 +42,11 @@ def read_results(folder: Path) -> Results:
             return older.READERS[schema](content)
         return Results.model_validate(content)
     except ValidationError as fault:
+        received, allowed = describe_faults(fault)
         raise FolderError(
             f"{path} does not follow {schema}",
-            received=_describe_faults(fault),
+            received=received,
+            allowed=allowed or None,
             next_step="kotune bench, which writes the file anew",
         ) from fault
 
@@ -57,12 +59,3 @@ def write_results(folder: Path, content: dict[str, Any]) -> Results:
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     write_text(folder / FILE, text + "\n")
     return results
-
-
-def _describe_faults(fault: ValidationError) -> str:
-    lines = [
-        " -> ".join(map(str, error["loc"])) + ": " + error["msg"] if error["loc"] else error["msg"]
-        for error in fault.errors()
-    ]
-    more = [f"and {len(lines) - FAULTS_SHOWN} more"] if len(lines) > FAULTS_SHOWN else []
-    return "; ".join(lines[:FAULTS_SHOWN] + more)

@@ -49,7 +49,7 @@ def check_document(kind: type[D], content: dict[str, Any], path: Path, schema: s
         raise FolderError(
             f"{path} does not follow {schema}",
             received=received,
-            allowed=allowed,
+            allowed=allowed or None,
             next_step="the command that wrote the folder, which writes the file anew",
         ) from fault
 
@@ -63,12 +63,13 @@ def describe_faults(fault: ValidationError) -> tuple[str, str]:
     """(what was received, what is allowed) of each key that does not fit, the first eight."""
     received, allowed = [], []
     for error in fault.errors():
-        key = ".".join(map(str, error["loc"]))
+        key = " -> ".join(map(str, error["loc"]))
         missing = error["type"] == "missing"
         found = "nothing" if missing else json.dumps(error["input"], default=str)[:60]
         told = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        received.append(f"{key}: {found}" if key else found)
-        allowed.append(f"{key}: {'a value' if missing else told}" if key else told)
+        received.append(f"{key}: {found}" if key else told)
+        if key:
+            allowed.append(f"{key}: {'a value' if missing else told}")
     if len(received) > FAULTS_SHOWN:
         received[FAULTS_SHOWN:] = [f"and {len(received) - FAULTS_SHOWN} more"]
     return "; ".join(received), "; ".join(allowed[:FAULTS_SHOWN])

@@ -89,10 +89,10 @@ def test_keys_of_a_newer_version_are_kept(tmp_path: Path) -> None:
     ("changes", "received"),
     [
         ({"steps": "three"}, 'steps: "three"'),
-        ({"parameters": {"total": 1}}, "parameters.trainable: nothing"),
+        ({"parameters": {"total": 1}}, "parameters -> trainable: nothing"),
         ({"base": None}, "base: null"),
         ({"labels": "긍정"}, "labels: "),
-        ({"files": {"model": 1}}, "files.model: 1"),
+        ({"files": {"model": 1}}, "files -> model: 1"),
     ],
 )
 def test_a_fault_names_file_key_and_value(

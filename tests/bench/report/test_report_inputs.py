@@ -103,7 +103,7 @@ def _negative(content: Results) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_drop_name, "name: Field required"),
+        (_drop_name, "name: nothing"),
         (_foreign, "another kind or version"),
         (_two_names, "occurs twice"),
         (_short, "2 predictions for 50 rows"),

@@ -78,4 +78,4 @@ def test_what_only_the_export_reads_is_named_too(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=r"manifest\.json does not follow kotune") as fault:
         open_artifact(folder, verify=False)
     assert 'base: "tiny"' in str(fault.value)
-    assert "parent.run_sha256: nothing" in str(fault.value)
+    assert "parent -> run_sha256: nothing" in str(fault.value)
