@@ -258,8 +258,10 @@ def test_runs_tested_on_other_rows_are_refused(folders: list[Path], tmp_path: Pa
 
 
 def test_artifacts_alone_have_no_rows(folders: list[Path], tmp_path: Path) -> None:
+    alone = tmp_path / "far" / "away"  # from the runs, one of which is its parent
+    shutil.copytree(folders[2], alone)
     with pytest.raises(FolderError, match="give the run folder"):
-        measure([folders[2]], tmp_path / "report")
+        measure([alone], tmp_path / "report")
 
 
 def test_a_report_never_replaces_another_folder(folders: list[Path]) -> None:
