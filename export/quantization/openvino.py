@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from export.graph.feeds import Feed
 from export.graph.quiet import quiet_libraries
 from export.runtime.arithmetic import HINTS, RT_INFO
+from finetune.core.errors import ModelError
 
 if TYPE_CHECKING:
     import openvino
@@ -77,22 +78,29 @@ def quantize_openvino(
 
     float_modules = [*head_modules, r"\w+/pooler"]
     with quiet_libraries("nncf"), redirect_stdout(io.StringIO()):  # it draws progress bars
-        model = nncf.quantize(
-            _read(source),
-            nncf.Dataset(list(feeds)),
-            preset=nncf.QuantizationPreset.MIXED,
-            model_type=nncf.ModelType.TRANSFORMER,
-            subset_size=len(feeds),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                overflow_fix=nncf.OverflowFix.ENABLE
-            ),
-            ignored_scope=nncf.IgnoredScope(
-                names=list(keep_float),
-                types=list(float_types),
-                patterns=[f"^/{name}/.*" for name in float_modules],
-                validate=False,
-            ),
-        )
+        try:
+            model = nncf.quantize(
+                _read(source),
+                nncf.Dataset(list(feeds)),
+                preset=nncf.QuantizationPreset.MIXED,
+                model_type=nncf.ModelType.TRANSFORMER,
+                subset_size=len(feeds),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(
+                    overflow_fix=nncf.OverflowFix.ENABLE
+                ),
+                ignored_scope=nncf.IgnoredScope(
+                    names=list(keep_float),
+                    types=list(float_types),
+                    patterns=[f"^/{name}/.*" for name in float_modules],
+                    validate=False,
+                ),
+            )
+        except nncf.errors.InternalError as fault:  # a graph it cannot follow, as DeBERTa's
+            raise ModelError(
+                "NNCF cannot quantise this graph to openvino-int8",
+                received=" ".join(str(fault).split())[:200],
+                next_step="export.precisions without openvino-int8",
+            ) from fault
     _save(model, target, "fp32")
     return sum(
         node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "i8"
