@@ -71,6 +71,7 @@ def finetune(recipe: Recipe, *, overwrite: bool = False, report: Report = print)
     let_segments_grow()
     forget_peaks()
     join_processes(choose_device(recipe.training.device))
+    recipe = task.settle(recipe)
     if finish_publication(target, task.document, recipe, report):
         return target
     task.check_target(target, overwrite=overwrite)

@@ -104,11 +104,12 @@ def adopt_run(recipe: Recipe, key: str) -> Record | None:
     """
     from bench.tasks.registry import open_task
     from finetune.run_folder import open_run
+    from finetune.tasks.task import task_of
 
     target = Path(recipe.folder)
     if not target.is_dir() or not any(target.iterdir()):
         return None
-    run = open_run(target)
+    run, recipe = open_run(target), task_of(recipe).settle(recipe)
     wanted = recipe.model_dump(mode="json", exclude={"export"})
     same = run.recipe.model_dump(mode="json", exclude={"export"}) == wanted
     task = open_task(recipe.task)

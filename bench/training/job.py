@@ -79,6 +79,7 @@ def build(prepared: Prepared, scratch: Path) -> tuple[Any, dict[str, Any]]:
         checkpoints=scratch / "steps",
         ledger=Ledger(training.batch_size, training.gradient_accumulation_steps),
         callbacks=[],
+        loss=job.loss,
     )
     parameters = count_parameters(model)
     return trainer, {"parameters": parameters.total, "trainable": parameters.trainable}

@@ -21,6 +21,7 @@ from finetune.recipes.text import DataSection
 NSMC_FILES = ("ratings_train.txt", "ratings_test.txt")
 ASSETS = Path(__file__).parent.parent / "assets"
 PREPARED = "prepared"  # a column while rows are read: the text as the model gets it
+MOST_CLASSES = 1_000  # of labels that are read off the data
 LISTED = 5  # dropped rows named in the summary
 UNEXPECTED_SHARE = 0.5  # more dropped rows than this: another table than the recipe means
 
@@ -48,6 +49,8 @@ def load_corpus(data: DataSection, seed: int, prepare: Preparation = DEFAULT) ->
     ``data.seed`` goes before ``seed``: runs of several seeds then share their rows. Texts stay
     as they were read; which are empty or the same is told of what ``prepare`` makes of them.
     """
+    if data.labels == "auto":
+        data = data.model_copy(update={"labels": read_labels(data)})
     seed = seed if data.seed is None else data.seed
     train_table, test_table, origin = _read_origin(data)
     notes = [*train_table.notes, *(test_table.notes if test_table else ())]
@@ -69,6 +72,35 @@ def load_corpus(data: DataSection, seed: int, prepare: Preparation = DEFAULT) ->
     return Corpus(
         *(frame.drop(columns=PREPARED) for frame in (train, validation, test)), summary=summary
     )
+
+
+def read_labels(data: DataSection) -> dict[str, str]:
+    """The classes of the training rows' label column, each named as it is written there.
+
+    Numbers in their order, other labels sorted; spellings of one class (1.0, true) are one.
+    Raises DataError where there is one class only, or where the column holds no classes.
+    """
+    table, _, origin = _read_origin(data)
+    raw = table.frame["raw_label"].dropna()
+    raw = raw[raw.str.strip() != ""]
+    spelt = raw.map(canonical_label)
+    classes = {one: raw[spelt == one].iloc[0] for one in spelt.unique()}
+    if len(classes) < 2 or len(classes) > min(MOST_CLASSES, len(raw) // 2):
+        raise DataError(
+            f"{origin}: column {data.label_column} does not look like classes",
+            received=f"{len(classes)} different values in {len(raw)} rows",
+            allowed=f"2 to {MOST_CLASSES} classes, of two rows or more on average",
+            next_step="data.label_column, or name the classes in data.labels",
+        )
+    names = sorted(classes, key=_number_or_text)
+    return {one: classes[one] for one in names}
+
+
+def _number_or_text(label: str) -> tuple[bool, float, str]:
+    try:
+        return False, float(label), label
+    except ValueError:
+        return True, 0.0, label
 
 
 def _read_origin(data: DataSection) -> tuple[Table, Table | None, str]:
@@ -137,7 +169,7 @@ def _clean(
             "text or an unknown label",
             received="; ".join(map(str, listed)),
             allowed=f"labels {', '.join(labels)}",
-            next_step="data.text_column, data.label_column, data.labels",
+            next_step="data.text_column, data.label_column, data.labels (auto: as in the column)",
         )
     kept = table[~bad]
     frame = kept[["row", "text", PREPARED]].assign(label=ids[~bad])
@@ -184,6 +216,7 @@ def _split(
     from sklearn.model_selection import train_test_split
 
     counts = frame["label"].value_counts()
+    single = frame["label"].isin(counts[counts < 2].index)  # a class of one row stays in the rest
     if len(counts) < 2:
         raise DataError(
             "the data has one class only",
@@ -194,13 +227,13 @@ def _split(
         return frame.head(0), frame
     try:
         rest, part = train_test_split(
-            frame, test_size=size, random_state=seed, stratify=frame["label"]
+            frame[~single], test_size=size, random_state=seed, stratify=frame["label"][~single]
         )
     except ValueError as fault:
         raise DataError(
             f"data.{key} does not fit {len(frame)} rows", received=size, allowed=str(fault)
         ) from fault
-    return rest.sort_values("row"), part.sort_values("row")
+    return pd.concat([rest, frame[single]]).sort_values("row"), part.sort_values("row")
 
 
 def fingerprint_rows(frames: Sequence[pd.DataFrame]) -> str:

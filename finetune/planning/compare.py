@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from finetune.core.errors import RecipeError
-from finetune.planning.data import read_lengths
+from finetune.planning.data import planned_labels, read_lengths
 from finetune.planning.memory import MemoryNeed, StepShape
 from finetune.planning.planning import (
     find_base,
@@ -53,8 +53,9 @@ def compare_plans(recipe: FinetuneRecipe, report: Report = print) -> Comparison:
 
     A precision that the device does not have is left out, and a note says so.
     """
+    recipe, notes = planned_labels(recipe)
     base, note = find_base(recipe)
-    notes = [note] if note else []
+    notes += [note] if note else []
     lengths = read_lengths(recipe, base)
     notes += [lengths.note] if lengths.note else []
     notes += part_notes(recipe, base)

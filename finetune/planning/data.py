@@ -16,6 +16,7 @@ from finetune.models.loading import load_base_tokenizer
 from finetune.models.source import BaseModel
 from finetune.recipes.files import expand_path
 from finetune.recipes.text import FinetuneRecipe
+from finetune.tasks.text.job import settle_labels
 
 NSMC_ROWS = 149_995  # the official training file without its five empty rows
 
@@ -52,6 +53,20 @@ def read_lengths(recipe: FinetuneRecipe, base: BaseModel) -> Lengths:
     if base.random_weights and base.weights_sha256 is None and base.location == base.source:
         note = "lengths are the embedded tokenizer's, whose vocabulary is smaller than the model's"
     return Lengths(len(rows), int(tokens.max()), tokens, note)
+
+
+def planned_labels(recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, list[str]]:
+    """The recipe with its data's classes where it says ``auto``; two where the data is absent."""
+    if recipe.data.labels != "auto":
+        return recipe, []
+    try:
+        _check_at_hand(recipe)
+        settled = settle_labels(recipe)
+    except DataError as fault:
+        data = recipe.data.model_copy(update={"labels": {"0": "0", "1": "1"}})
+        note = f"data.labels=auto: {fault.what}; two classes are planned"
+        return recipe.model_copy(update={"data": data}), [note]
+    return settled, [f"data.labels=auto: {len(settled.data.labels)} classes"]
 
 
 def count_steps(recipe: FinetuneRecipe, rows: int | None) -> tuple[int | None, int | None]:

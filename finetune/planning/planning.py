@@ -14,7 +14,13 @@ from finetune.hardware.gpu import free_vram_bytes
 from finetune.hardware.precision import choose_device, choose_precision
 from finetune.models.loading import first_line, load_base_tokenizer
 from finetune.models.source import KLUE, BaseModel, resolve_base
-from finetune.planning.data import Lengths, count_steps, padded_tokens, read_lengths
+from finetune.planning.data import (
+    Lengths,
+    count_steps,
+    padded_tokens,
+    planned_labels,
+    read_lengths,
+)
 from finetune.planning.fit import Fit, fit_recipe
 from finetune.planning.memory import MemoryNeed, StepShape, estimate_memory
 from finetune.planning.probe import Speed, probe_speed
@@ -68,8 +74,9 @@ def make_plan(
     report: Report = print,
 ) -> Plan:
     """Plan the recipe; loads no weights but the probe's random ones. Raises ModelError."""
+    recipe, notes = planned_labels(recipe)
     base, note = find_base(recipe)
-    notes = [note] if note else []
+    notes += [note] if note else []
     lengths = read_lengths(recipe, base)
     notes += [lengths.note] if lengths.note else []
     notes += part_notes(recipe, base)
@@ -111,6 +118,7 @@ def part_notes(recipe: FinetuneRecipe, base: BaseModel) -> list[str]:
 
 def plan_memory(recipe: FinetuneRecipe) -> MemoryNeed:
     """What the recipe needs at its largest batch, and nothing else of a plan."""
+    recipe, _ = planned_labels(recipe)
     base, _ = find_base(recipe)
     return estimate_memory(recipe, base, step_shape(recipe, read_lengths(recipe, base)))
 

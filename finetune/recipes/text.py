@@ -45,7 +45,8 @@ class DataSection(Section):
     """Where the rows come from, which columns are read, how they are split.
 
     ``validation_size`` and ``test_size`` follow scikit-learn: a float is a share,
-    an int a number of rows.
+    an int a number of rows. ``labels`` are the label column's values and their names; ``auto``
+    takes what stands in the training rows' column (``finetune/data/reviews.py``).
     """
 
     source: Literal["nsmc", "sample"] | None = None
@@ -53,7 +54,7 @@ class DataSection(Section):
     test_path: str | None = None
     text_column: str = "document"
     label_column: str = "label"
-    labels: dict[str, str] = Field({"0": "부정", "1": "긍정"})
+    labels: dict[str, str] | Literal["auto"] = Field({"0": "부정", "1": "긍정"})
     rows: Count | None = None
     take: Literal["random", "first"] = "random"
     validation_size: Share | Count = 0.25
@@ -73,9 +74,10 @@ class DataSection(Section):
         faults = []
         if (self.source is None) == (self.path is None):
             faults.append("exactly one of `source` (nsmc, sample) and `path` is needed")
-        if len(self.labels) < 2:
+        names = list(self.labels.values()) if self.labels != "auto" else ["one", "other"]
+        if len(names) < 2:
             faults.append("`labels` needs at least two classes")
-        if len(set(self.labels.values())) < len(self.labels):
+        if len(set(names)) < len(names):
             faults.append("two classes of `labels` have the same name")
         return told_together(self, faults)
 
@@ -116,6 +118,9 @@ class TrainingSection(FinetuningSection):
     batch_size: Count = 32
     eval_batch_size: Count = 64
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0  # focal: how little easy rows count
+    class_weights: dict[str, Annotated[float, Field(gt=0)]] | Literal["balanced"] | None = None
     padding: Literal["dynamic", "longest", "max_length"] = "dynamic"
     group_by_length: bool = True
     best_metric: Literal["accuracy", "f1_macro", "f1_binary", "loss", *METRICS] = "accuracy"
@@ -162,13 +167,28 @@ class FinetuneRecipe(Recipe):
     @model_validator(mode="after")
     def _sections_fit_together(self) -> FinetuneRecipe:
         faults = precision_faults(self.export.precisions, self.export.device)
-        classes = len(self.data.labels)
-        if self.training.best_metric == "f1_binary" and classes != 2:
+        if self.data.labels != "auto":
+            faults += self._label_faults(self.data.labels)
+        if self.training.was_set("focal_gamma") and self.training.loss != "focal":
+            faults.append("training.focal_gamma belongs to training.loss=focal")
+        return told_together(self, faults)
+
+    def _label_faults(self, labels: dict[str, str]) -> list[str]:
+        """Keys that do not go together with the classes there are."""
+        faults, training = [], self.training
+        if training.best_metric == "f1_binary" and len(labels) != 2:
             faults.append(
-                f"training.best_metric=f1_binary needs two classes, data.labels has {classes}: "
+                f"training.best_metric=f1_binary needs two classes, data.labels has {len(labels)}: "
                 "f1_macro, accuracy or loss"
             )
-        return told_together(self, faults)
+        if isinstance(training.class_weights, dict):
+            unknown = sorted(set(training.class_weights) - {*labels, *labels.values()})
+            if unknown:
+                faults.append(
+                    f"training.class_weights names {', '.join(unknown)}; data.labels are "
+                    f"{', '.join(labels)} ({', '.join(labels.values())})"
+                )
+        return faults
 
     @property
     def method(self) -> str:

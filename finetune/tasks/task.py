@@ -180,6 +180,10 @@ class Task(ABC):
     keeps = BEST  # the weights of the last checkpoint that the folder gets
     measures: Mapping[str, Measure] = MappingProxyType({})  # of Figures
 
+    def settle(self, recipe: Any) -> Any:
+        """The recipe with what it leaves to its data, such as the classes; all else as it is."""
+        return recipe
+
     @abstractmethod
     def prepare(self, recipe: Any) -> Job:
         """Find base model, device and data; the cheap mistakes are told first."""

@@ -15,7 +15,7 @@ from finetune.checks.answers import seen_signs
 from finetune.checks.before import Before, check_before_training
 from finetune.core.preparation import Preparation
 from finetune.core.processes import is_sharded
-from finetune.data.reviews import Corpus, load_corpus
+from finetune.data.reviews import Corpus, load_corpus, read_labels
 from finetune.hardware.cpu_kernels import attention_for, quicken_dropout
 from finetune.hardware.frozen_base import HALVES, Originals, place_model
 from finetune.hardware.host_memory import shape_memory
@@ -24,9 +24,11 @@ from finetune.loop.checkpoints import disk_errors
 from finetune.models.encoding import choose_preparation
 from finetune.models.loading import load_base, load_base_tokenizer
 from finetune.models.source import BaseModel, resolve_base
+from finetune.recipes.files import check_recipe
 from finetune.recipes.methods import METHODS
 from finetune.recipes.text import FinetuneRecipe
 from finetune.tasks.task import Job
+from finetune.tasks.text.losses import RowLoss, row_loss
 
 DTYPES = {"fp32": torch.float32, **HALVES}
 
@@ -56,9 +58,28 @@ class TextJob(Job):
         """Class names in the order of their ids."""
         return list(self.recipe.data.labels.values())
 
+    @property
+    def loss(self) -> RowLoss:
+        """What a row costs."""
+        recipe = self.recipe
+        return row_loss(recipe.training, recipe.data.labels, self.corpus.train["label"])
+
+
+def settle_labels(recipe: FinetuneRecipe) -> FinetuneRecipe:
+    """The recipe with the classes of its data where it says ``data.labels: auto``.
+
+    Raises DataError, and RecipeError where other keys do not go together with them.
+    """
+    if recipe.data.labels != "auto":
+        return recipe
+    content = recipe.model_dump(exclude_unset=True)
+    content["data"]["labels"] = read_labels(recipe.data)
+    return check_recipe(FinetuneRecipe, content, recipe.name)
+
 
 def prepare_job(recipe: FinetuneRecipe) -> TextJob:
     """Find base model, device, data and tokenizer; the cheap mistakes are told first."""
+    recipe = settle_labels(recipe)
     base = resolve_base(**recipe.base_model)
     device = choose_device(recipe.training.device)
     precision = choose_precision(recipe.training.precision, device)

@@ -17,7 +17,7 @@ from finetune.models.encoding import encode_texts
 from finetune.recipes.text import FinetuneRecipe
 from finetune.tasks.task import build_tried
 from finetune.tasks.text.job import TextJob, build_model
-from finetune.tasks.text.trainer import RowLoss
+from finetune.tasks.text.losses import RowLoss
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -32,7 +32,7 @@ from finetune.recipes.text import FinetuneRecipe
 from finetune.run_records import RunMetrics
 from finetune.tasks.task import Built, Figures, Measure, Report, RunTask
 from finetune.tasks.text.evaluation import predict_splits
-from finetune.tasks.text.job import TextJob, prepare_job
+from finetune.tasks.text.job import TextJob, prepare_job, settle_labels
 from finetune.tasks.text.ready import ready_model
 from finetune.tasks.text.trainer import RowsTrainer, build_trainer, tokenize_rows
 
@@ -59,6 +59,10 @@ class TextTask(RunTask):
             "loss": Measure("loss", ".4f", "positive", shown=False),
             **added,
         }
+
+    def settle(self, recipe: FinetuneRecipe) -> FinetuneRecipe:
+        """The classes of the data."""
+        return settle_labels(recipe)
 
     def prepare(self, recipe: FinetuneRecipe) -> TextJob:
         """Base model, device, rows and tokenizer."""
@@ -123,6 +127,7 @@ class TextTask(RunTask):
             checkpoints=checkpoints,
             ledger=ledger,
             callbacks=callbacks,
+            loss=job.loss,
         )
         fit_trainer_to_method(trainer, job.recipe.adapter)
         return trainer

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from torch.nn import functional
 from torch.utils.data import Sampler
 from transformers import (
     DataCollatorWithPadding,
@@ -21,7 +20,6 @@ from transformers import (
 
 from finetune.core.preparation import Preparation
 from finetune.core.processes import divide_batch, process_count
-from finetune.data import IGNORED
 from finetune.loop.ledger import BatchShape, Ledger, is_out_of_memory
 from finetune.loop.resumable import ResumableTrainer
 from finetune.loop.row_order import EpochOrder, LongestFirst, add_blank_row
@@ -30,6 +28,7 @@ from finetune.metrics.classification import classification_metrics
 from finetune.models.encoding import encode_texts
 from finetune.recipes.metrics import added_figures, greater_is_better
 from finetune.recipes.text import TrainingSection
+from finetune.tasks.text.losses import RowLoss
 
 
 class RowsTrainer(ResumableTrainer):
@@ -55,26 +54,6 @@ class RowsTrainer(ResumableTrainer):
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
         return LongestFirst(self.eval_dataset["length"])  # eval_dataset has lost this column
-
-
-class RowLoss:
-    """Mean cross-entropy over the rows of a whole step, whichever micro-batch they are in."""
-
-    def __init__(self, label_smoothing: float) -> None:
-        self.label_smoothing = label_smoothing
-
-    def __call__(
-        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Logits (rows, classes) and labels (rows,), IGNORED where a row does not count."""
-        loss = functional.cross_entropy(
-            outputs["logits"].float(),
-            labels,
-            ignore_index=IGNORED,
-            label_smoothing=self.label_smoothing,
-            reduction="mean" if num_items_in_batch is None else "sum",
-        )
-        return loss if num_items_in_batch is None else loss / num_items_in_batch
 
 
 def tokenize_rows(
@@ -118,6 +97,7 @@ def build_trainer(
     checkpoints: Path,
     ledger: Ledger,
     callbacks: Sequence[TrainerCallback],
+    loss: RowLoss,
 ) -> RowsTrainer:
     """A Trainer that evaluates, stops early and saves the best; ready to begin or to go on.
 
@@ -133,7 +113,7 @@ def build_trainer(
         data_collator=DataCollatorWithPadding(
             tokenizer, pad_to_multiple_of=padding_multiple(device, max_length)
         ),
-        compute_loss_func=RowLoss(training.label_smoothing),
+        compute_loss_func=loss,
         compute_metrics=_trainer_metrics,
         callbacks=[*callbacks, *early_stopping(training)],
         ledger=ledger,
