@@ -112,7 +112,7 @@ def _against_tested() -> Iterator[Finding]:
 def look_at_processor() -> Iterator[Finding]:
     """Instruction sets, and what they mean for int8 and bf16."""
     flags, here = cpu_flags(), describe_hardware()
-    name = f"{here['cpu']} ({' '.join(here['cpu_flags']) or 'instruction sets unknown'})"
+    name = f"{here.cpu} ({' '.join(here.cpu_flags) or 'instruction sets unknown'})"
     if flags and "avx2" not in flags:
         yield Finding(
             "processor", "warning", f"{name}: no AVX2, everything is several times slower"
@@ -135,7 +135,7 @@ def look_at_processor() -> Iterator[Finding]:
 
 def look_at_threads() -> Iterator[Finding]:
     """Cores that this process may use, and limits that libraries do not know of."""
-    cores = describe_hardware()["cores"]
+    cores = describe_hardware().cores
     share = cpu_quota()
     told = f"{cores} of {os.cpu_count()} cores"
     if share is not None and share < cores and not any(os.environ.get(name) for name in THREADS):
