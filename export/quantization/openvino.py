@@ -5,16 +5,20 @@ An extra: pip install "kotune[openvino]".
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib.util
 import io
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.graph.feeds import Feed
 from export.graph.quiet import quiet_libraries
 from export.runtime.arithmetic import HINTS, RT_INFO
+from export.runtime.openvino_session import openvino_core
 from finetune.core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -42,9 +46,7 @@ def openvino_refusal(precision: str) -> str | None:
 
 def _plugin_has_bf16() -> bool:
     """Whether OpenVINO itself says so: ONEDNN_MAX_CPU_ISA may forbid what the processor has."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def convert_to_openvino(source: Path, target: Path, *, precision: str) -> int:
@@ -77,10 +79,12 @@ def quantize_openvino(
     import nncf
 
     float_modules = [*head_modules, r"\w+/pooler"]
-    with quiet_libraries("nncf"), redirect_stdout(io.StringIO()):  # it draws progress bars
+    plain = _read(source)
+    # it draws progress bars, and makes OpenVINOs of its own
+    with quiet_libraries("nncf"), redirect_stdout(io.StringIO()), same_signal_stack():
         try:
             model = nncf.quantize(
-                _read(source),
+                plain,
                 nncf.Dataset(list(feeds)),
                 preset=nncf.QuantizationPreset.MIXED,
                 model_type=nncf.ModelType.TRANSFORMER,
@@ -108,10 +112,32 @@ def quantize_openvino(
     )
 
 
-def _read(source: Path) -> openvino.Model:
-    import openvino
+class _SignalStack(ctypes.Structure):
+    """``stack_t`` of sigaltstack(2)."""
 
-    return openvino.Core().read_model(str(source))
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def same_signal_stack() -> Iterator[None]:
+    """The thread's stack for signals stays as it is, whatever is freed within.
+
+    For OpenVINOs that are not ours to keep: ``openvino_core`` says what they leave behind.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    before, system = _SignalStack(), ctypes.CDLL(None)
+    system.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        gc.collect()
+        system.sigaltstack(ctypes.byref(before), None)
+
+
+def _read(source: Path) -> openvino.Model:
+    return openvino_core().read_model(str(source))
 
 
 def _save(model: openvino.Model, target: Path, precision: str) -> None:

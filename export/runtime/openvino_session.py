@@ -5,6 +5,7 @@ Shipped with the runtime: imports the standard library and numpy, and openvino w
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,26 @@ import numpy as np
 
 from export.runtime.arithmetic import HINTS, PRECISIONS, RT_INFO, openvino_options
 from export.runtime.manifest import ArtifactError
+
+_CORES: dict[int, Any] = {}  # process → its OpenVINO; of a fork, the parent's stays untouched
+
+
+def openvino_core() -> Any:
+    """This process's one OpenVINO, which is never freed.
+
+    Its CPU plugin gives the thread that loads it a stack for signals (sigaltstack(2)) and, freed,
+    puts back the one it found. Of two that are freed in the order they were made, the second
+    puts back the first's, which is gone: the next signal, such as Ctrl-C, is a segmentation
+    fault (seen with OpenVINO 2026.4). Raises ModuleNotFoundError where openvino is missing.
+    """
+    import openvino
+
+    process = os.getpid()
+    if process not in _CORES:
+        core = openvino.Core()
+        core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin
+        _CORES[process] = core
+    return _CORES[process]
 
 
 class OpenVinoSession:
@@ -29,9 +50,7 @@ class OpenVinoSession:
     """
 
     def __init__(self, path: Path, threads: int, stated: str | None = None) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = openvino_core()
         model = core.read_model(str(path))
         wanted = _read_precision(model, path, stated)
         self._compiled = core.compile_model(model, "CPU", openvino_options(threads, wanted))

@@ -13,6 +13,7 @@ import pytest
 
 from export.cli import read_points
 from finetune.core.errors import ModelError
+from finetune.core.files import sha256_file
 from finetune.models.loading import load_trained
 from finetune.run_folder import open_run
 
@@ -49,10 +50,11 @@ def test_export_prints_the_ladder_and_the_folder(kotune, make_run, tmp_path):
     assert code == 0
     assert "accuracy" in out and "on 20 rows" in out and "onnx-int8" in out
     assert "int8" in out.splitlines()[-1]
-    assert kotune("verify", tmp_path / "artifact")[:2] == (
-        0,
-        "artifact roberta-lora: 11 files unchanged, export checks passed\n",
-    )
+    code, out, _ = kotune("verify", tmp_path / "artifact")
+    first, seal = out.splitlines()
+    assert code == 0
+    assert first == "artifact roberta-lora: 12 files unchanged, export checks passed"
+    assert sha256_file(tmp_path / "artifact" / "manifest.json") in seal
 
 
 def test_a_crossed_gate_is_exit_code_1(kotune, make_run, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,3 +58,52 @@ def test_a_damaged_file_is_told(shown):
 def test_its_makers_are_told_nothing(shown):
     with pytest.raises(ImportError):
         import openvino_telemetry  # noqa: F401
+
+
+CLOSED_IN_ORDER = """
+import gc, signal, sys
+from pathlib import Path
+from export.quantization.openvino import same_signal_stack
+from export.runtime.openvino_session import OpenVinoSession
+got = []
+signal.signal(signal.SIGINT, lambda *_: got.append("handled"))
+sessions = [OpenVinoSession(Path(sys.argv[1]), 1) for _ in range(3)]
+while sessions:
+    sessions.pop(0)
+    gc.collect()
+signal.raise_signal(signal.SIGINT)
+import openvino
+with same_signal_stack():  # as NNCF makes them
+    cores = [openvino.Core() for _ in range(2)]
+    for one in cores:
+        one.get_property("CPU", "FULL_DEVICE_NAME")
+    while cores:
+        cores.pop(0)
+        gc.collect()
+    del one
+signal.raise_signal(signal.SIGINT)
+print(*got)
+"""
+
+
+def test_signals_arrive_whatever_was_closed_first(shown):
+    """OpenVINO's plugins each take the signals' stack, and put back that of one freed before."""
+    path = shown.scratch("openvino") / "model.xml"
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED_IN_ORDER, path], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["handled", "handled"]), done.stderr
+
+
+def test_a_process_has_one_openvino(shown):
+    import ast
+
+    root = Path(__file__).parents[3]
+    made = [
+        path.name
+        for package in ("export", "bench", "finetune")
+        for path in (root / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "Core"
+    ]
+    assert made == ["openvino_session.py"]

@@ -20,6 +20,7 @@ from export.exporting import export_run, export_settings
 from export.quantization.calibration import calibration_recordings, read_feeds
 from export.quantization.candidates import refusal
 from export.runtime.manifest import ArtifactError
+from export.runtime.openvino_session import openvino_core
 from export.runtime.transcriber import OnnxTranscriber
 from finetune.core.errors import DataError, GateError, RecipeError
 from finetune.data.audio import encode_flac, to_int16
@@ -85,10 +86,9 @@ def test_static_int8_leaves_convolutions_and_the_head_alone(artifact: Path) -> N
 
 @pytest.mark.skipif("openvino-int8" not in MADE, reason="an extra: pip install 'kotune[openvino]'")
 def test_openvino_s_int8_leaves_convolutions_alone(artifact: Path) -> None:
-    import openvino
 
     file = artifact / "openvino" / "openvino_model_qint8_quantized.xml"
-    nodes = openvino.Core().read_model(str(file)).get_ops()
+    nodes = openvino_core().read_model(str(file)).get_ops()
     assert any("Convolution" in node.get_type_name() for node in nodes)
     for node in nodes:
         if "Convolution" in node.get_type_name():

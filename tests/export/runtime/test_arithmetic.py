@@ -18,6 +18,7 @@ from export.quantization.openvino import convert_to_openvino, quantize_openvino
 from export.runtime.arithmetic import onnx_options, openvino_options, provider_options
 from export.runtime.classifier import OnnxClassifier
 from export.runtime.manifest import ArtifactError, FileEntry
+from export.runtime.openvino_session import openvino_core
 from export.runtime.processor import InstructionSet
 from export.runtime.session import open_session, session_options, warn_of_instructions
 
@@ -173,9 +174,8 @@ def shown(make_workshop, tmp_path):
 
 def test_openvino_runs_in_what_the_file_says(shown) -> None:
     """Whatever the processor has; that bf16 is executed can be seen only where it has bf16."""
-    import openvino
 
-    able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     assert OnnxClassifier(shown(), "whole", verify=False).executed == "fp32"
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -191,7 +191,7 @@ def test_a_file_from_before_runs_in_fp32(shown) -> None:
     older = {"path": "older.xml", "arithmetic": None}
     folder = shown(whole=older)
     assert "inference_precision" in (folder / ".work/arithmetic/model.xml").read_text("utf-8")
-    model = openvino.Core().read_model(str(folder / "onnx" / "model.onnx"))
+    model = openvino_core().read_model(str(folder / "onnx" / "model.onnx"))
     openvino.save_model(model, str(folder / "older.xml"), compress_to_fp16=False)
     assert "inference_precision" not in (folder / "older.xml").read_text("utf-8")
     classifier = OnnxClassifier(folder, "whole", verify=False)

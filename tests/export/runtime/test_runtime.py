@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import hashlib
 import json
 import shutil
 import subprocess
@@ -170,6 +171,9 @@ def test_the_fastest_file_is_the_default_where_it_can_run(make_artifact, tmp_pat
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert OnnxClassifier(folder).precision == "fp32"
     manifest["files"]["openvino-int8"] = {"path": "openvino/model.xml"}
+    (folder / "openvino").mkdir()
+    (folder / "openvino" / "model.xml").write_bytes(b"")  # never opened: openvino is not there
+    manifest["sha256"]["openvino/model.xml"] = hashlib.sha256(b"").hexdigest()
     manifest["preferred"] = {"cpu": "openvino-int8"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     monkeypatch.setattr("export.runtime.manifest.find_spec", lambda name: None)
