@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from bench.variants.contenders import Contender, Variant, variant_prefixes
 from finetune.core.provenance import cpu_has_bf16
@@ -11,6 +11,7 @@ from finetune.recipes.methods import METHODS
 
 if TYPE_CHECKING:
     from bench.settings import SpeechBenchSection
+    from export.artifact.manifest import FileRecord
 
 BASE = "base"  # the group of base-960h's size with random weights
 CONV = "int8conv"
@@ -50,9 +51,9 @@ def list_variants(
     if settings.conv_ablation:
         for contender, prefix in zip(contenders, variant_prefixes(contenders), strict=True):
             if contender.artifact is not None and "fp32" in contender.artifact.precisions:
-                found.append(_file(contender, prefix, CONV, {}, group=None))
+                found.append(_file(contender, prefix, CONV, None, group=None))
         if settings.base_size:
-            found.append(_file(None, BASE, CONV, {}, group=BASE))
+            found.append(_file(None, BASE, CONV, None, group=BASE))
     return found, []
 
 
@@ -65,13 +66,13 @@ def _trained(contender: Contender, prefix: str) -> list[Variant]:
     return [_torch(contender, prefix, *one, group=None) for one in chosen]
 
 
-def _base_size(files: dict[str, Any]) -> list[Variant]:
+def _base_size(files: Mapping[str, FileRecord]) -> list[Variant]:
     precisions = ["fp32", *(["bf16"] if cpu_has_bf16() else [])]
     torch = [_torch(None, BASE, "pytorch", one, group=BASE) for one in precisions]
     return [*torch, *(_file(None, BASE, key, entry, group=BASE) for key, entry in files.items())]
 
 
-def _exported(contender: Contender, prefix: str, files: dict[str, Any]) -> list[Variant]:
+def _exported(contender: Contender, prefix: str, files: Mapping[str, FileRecord]) -> list[Variant]:
     """A variant of every file: ``<method>-<runtime>-<precision>``."""
     return [_file(contender, prefix, key, entry, group=None) for key, entry in files.items()]
 
@@ -93,9 +94,14 @@ def _torch(
 
 
 def _file(
-    contender: Contender | None, prefix: str, key: str, entry: dict[str, Any], *, group: str | None
+    contender: Contender | None,
+    prefix: str,
+    key: str,
+    entry: FileRecord | None,
+    *,
+    group: str | None,
 ) -> Variant:
-    runtime, precision = entry.get("runtime", "onnx"), key.removeprefix("openvino-")
+    runtime, precision = (entry and entry.runtime) or "onnx", key.removeprefix("openvino-")
     said = PRECISIONS.get(key) or PRECISIONS.get(precision, f", {precision}")
     failed = contender is not None and contender.artifact.status == "failed"
     made = contender is None or key == CONV

@@ -34,8 +34,15 @@ def lock_output(target: Path) -> Iterator[None]:
     if fcntl is None or path in _HELD:
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = _take(path, target)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _take(path, target)
+    except OSError as fault:
+        raise FolderError(
+            "the output cannot be written",
+            received=f"{target}: {fault.strerror or fault}",
+            allowed="a folder that can be written to",
+        ) from fault
     if handle is None:
         yield
         return

@@ -19,6 +19,7 @@ from finetune.tasks.text.trainer import RowsTrainer
 OVERRIDDEN = {
     ResumableTrainer: (
         "training_step",
+        "_inner_training_loop",
         "_determine_best_metric",
         "_maybe_log_save_evaluate",
         "_save_checkpoint",
