@@ -9,6 +9,7 @@ from bench.tasks.text import TextTask
 from bench.variants.contenders import Contender
 from bench.variants.text import list_variants
 from export.artifact.folder import open_artifact
+from export.artifact.manifest import FileRecord
 
 
 def test_a_file_of_openvino_is_counted_with_its_weights(make_artifact, tmp_path: Path) -> None:
@@ -17,12 +18,8 @@ def test_a_file_of_openvino_is_counted_with_its_weights(make_artifact, tmp_path:
     (tmp_path / "openvino").mkdir()
     (tmp_path / "openvino" / "model.xml").write_bytes(b"x" * 10)
     (tmp_path / "openvino" / "model.bin").write_bytes(b"x" * 1000)
-    files = {"openvino-fp32": {"path": "openvino/model.xml", "runtime": "openvino"}}
-    exported = dataclasses.replace(
-        artifact,
-        folder=tmp_path,
-        precisions=("openvino-fp32",),
-        manifest={**artifact.manifest, "files": files},
-    )
+    files = {"openvino-fp32": FileRecord(path="openvino/model.xml", runtime="openvino")}
+    manifest = artifact.manifest.model_copy(update={"files": files})
+    exported = dataclasses.replace(artifact, folder=tmp_path, manifest=manifest)
     (variant,) = list_variants([Contender(None, exported)])[0]
     assert TextTask().describe_prepared(variant, None).size_bytes == 1010

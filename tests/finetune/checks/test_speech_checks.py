@@ -14,6 +14,7 @@ from tones import tones_recipe
 from finetune.core.errors import GateError, ModelError
 from finetune.recipes.speech import SpeechRecipe
 from finetune.run_folder import open_run
+from finetune.run_records import RunMetrics
 from finetune.tasks.speech.ctc import run_many
 from finetune.tasks.speech.model import TorchFrames, load_trained_speech, run_settings
 from finetune.tasks.speech.task import SpeechTask
@@ -45,6 +46,6 @@ def test_a_blank_that_is_a_character_is_refused(tones_run, tones_data, tmp_path:
 
 
 def test_a_model_that_hears_nothing_is_a_sign() -> None:
-    metrics = {"validation": {"wer": 0.2}, "test": {"wer": 1.0}}
+    metrics = RunMetrics.model_validate({"validation": {"wer": 0.2}, "test": {"wer": 1.0}})
     (sign,) = SpeechTask().answer_signs(None, metrics)
     assert (sign.code, sign.figures["split"]) == ("nothing-heard", "test")
