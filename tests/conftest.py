@@ -17,10 +17,14 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 import finetune.core.telemetry  # noqa: F401 - before any test imports onnxruntime
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# a machine that is busy with the other test process is no fault of what is tested
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 logging.raiseExceptions = False  # libraries' handlers keep the stderr of the test that loaded them
 
 POSITIVE = ["재미있다", "최고", "감동", "훌륭한", "좋아요", "추천", "명작"]
