@@ -75,6 +75,7 @@ def test_a_crossed_gate_is_exit_code_1(kotune, make_run, tmp_path):
     assert "failed its export checks" in err
 
 
+@pytest.mark.slow
 def test_the_fastest_within_a_budget(kotune, make_run, tmp_path):
     code, out, err = kotune(
         "export",
