@@ -6,16 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from bench.results import older
 from bench.results.records import SCHEMA, Results
-from finetune.core.documents import describe_faults
+from finetune.core.documents import told_faults
 from finetune.core.errors import FolderError
 from finetune.core.files import read_json, write_text
 from finetune.core.seal import sha256_content
 
 FILE = "results.json"
+ANEW = "kotune bench, which writes the file anew"
 SEAL = "seal"  # SHA-256 of all else; files of earlier versions have none
 
 
@@ -35,20 +34,12 @@ def read_results(folder: Path) -> Results:
     if content.pop(SEAL, None) not in (None, sha256_content(content)):
         raise FolderError(
             f"{path} was changed after it was written: its seal is another",
-            next_step="kotune bench, which writes the file anew",
+            next_step=ANEW,
         )
-    try:
+    with told_faults(path, schema, ANEW):
         if schema in older.READERS:
             return older.READERS[schema](content)
         return Results.model_validate(content)
-    except ValidationError as fault:
-        received, allowed = describe_faults(fault)
-        raise FolderError(
-            f"{path} does not follow {schema}",
-            received=received,
-            allowed=allowed or None,
-            next_step="kotune bench, which writes the file anew",
-        ) from fault
 
 
 def write_results(folder: Path, content: dict[str, Any]) -> Results:

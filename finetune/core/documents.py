@@ -7,6 +7,8 @@ adds are kept, not refused, so that a folder of a newer kotune of the same major
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,15 +44,22 @@ def read_document(path: Path, kind: type[D], schema: str) -> D:
 
 def check_document(kind: type[D], content: dict[str, Any], path: Path, schema: str) -> D:
     """``content`` of the file ``path`` as a record; raises FolderError."""
-    try:
+    with told_faults(path, schema, "the command that wrote the folder, which writes the file anew"):
         return kind.model_validate(content)
+
+
+@contextmanager
+def told_faults(path: Path, schema: str, next_step: str) -> Iterator[None]:
+    """Raise FolderError with every key of the file ``path`` that pydantic refuses in the block."""
+    try:
+        yield
     except ValidationError as fault:
         received, allowed = describe_faults(fault)
         raise FolderError(
             f"{path} does not follow {schema}",
             received=received,
             allowed=allowed or None,
-            next_step="the command that wrote the folder, which writes the file anew",
+            next_step=next_step,
         ) from fault
 
 

@@ -7,9 +7,12 @@ huggingface_hub 1.x; the rest of the house asks here instead of asking for versi
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from importlib.util import find_spec
 from typing import Any
+
+from finetune.core.provenance import package_version
 
 LARGEST_SHARE = 1 - 2**-53  # transformers 5 takes a warm-up of 1.0 for one step
 
@@ -28,6 +31,21 @@ def has_optimum() -> bool:
         return find_spec("optimum.exporters.onnx.convert") is not None
     except (ImportError, ValueError):
         return False
+
+
+def installed_versions(names: Iterable[str]) -> dict[str, str]:
+    """Name → version of those that are installed."""
+    return {name: version for name in names if (version := package_version(name))}
+
+
+def name_versions(versions: Mapping[str, str]) -> str:
+    """As a reader is told of them: ``transformers 4.57.6, tokenizers 0.22.2``."""
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def pin_versions(versions: Mapping[str, str]) -> str:
+    """As a command that installs them."""
+    return "pip install " + " ".join(f"{name}=={version}" for name, version in versions.items())
 
 
 def warmup_arguments(steps: int, share: float) -> dict[str, Any]:

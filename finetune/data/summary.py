@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -78,16 +78,7 @@ class DataSummary(Document):
 def report_data(summary: DataSummary, report: Callable[[str], None]) -> None:
     """Rows of each split, dropped rows with their lines, test rows also seen in training."""
     rows = ", ".join(f"{name} {part.rows:,}" for name, part in summary.splits.items())
-    report(f"data {summary.origin}: {rows} rows, fingerprint {summary.fingerprint[:12]}")
-    for note in summary.notes:
-        report(f"  {note}")
-    for name, dropped in summary.dropped.items():
-        if dropped and dropped.any:
-            first = "; ".join(map(str, dropped.first))
-            report(
-                f"  dropped from {name}: {dropped.no_text} without text, "
-                f"{dropped.unknown_label} with an unknown label ({first})"
-            )
+    _report_read(summary, f"{rows} rows", ("unknown_label",), report)
     for split, without in (
         ("validation", "they count like any other"),
         ("test", "accuracy is reported with and without them"),
@@ -103,14 +94,26 @@ def report_recordings(summary: DataSummary, report: Callable[[str], None]) -> No
         f"{name} {part.rows:,} ({part.seconds / 60:.1f} min)"
         for name, part in summary.splits.items()
     )
+    _report_read(summary, rows, ("too_long", "unreadable"), report)
+
+
+REASONS = {
+    "unknown_label": "with an unknown label",
+    "too_long": "too long",
+    "unreadable": "unreadable",
+}
+
+
+def _report_read(
+    summary: DataSummary, rows: str, reasons: Sequence[str], report: Callable[[str], None]
+) -> None:
+    """What was read, what its reader noted, and what was dropped for which of the reasons."""
     report(f"data {summary.origin}: {rows}, fingerprint {summary.fingerprint[:12]}")
     for note in summary.notes:
         report(f"  {note}")
     for name, dropped in summary.dropped.items():
         if dropped and dropped.any:
-            first = "; ".join(map(str, dropped.first))
-            report(
-                f"  dropped from {name}: {dropped.no_text} without text, "
-                f"{dropped.too_long} too long, {dropped.unreadable} unreadable "
-                f"({first or '–'})"
-            )
+            counts = [f"{dropped.no_text} without text"]
+            counts += [f"{getattr(dropped, one)} {REASONS[one]}" for one in reasons]
+            first = "; ".join(map(str, dropped.first)) or "–"
+            report(f"  dropped from {name}: {', '.join(counts)} ({first})")

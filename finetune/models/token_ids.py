@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from finetune.core.errors import FolderError, ModelError
 from finetune.core.files import read_json, write_json
+from finetune.core.libraries import installed_versions, name_versions, pin_versions
 from finetune.core.processes import is_main_process
-from finetune.core.provenance import package_version
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,19 +76,20 @@ class TokenIds:
 
     def check(self, ids: Sequence[Sequence[int]], source: Path | str) -> None:
         """Raise ModelError naming the first text with other ids, the libraries then and now."""
+        now_here = installed_versions(LIBRARIES)
         for text, then, now in zip(self.texts, self.ids, ids, strict=True):
             if tuple(now) != then:
                 raise ModelError(
                     f"the tokenizer gives other ids here than when {source} was made",
-                    received=f"{text!r:.60}: {list(now)[:12]} with {_told(installed_libraries())}",
-                    allowed=f"{list(then)[:12]}, as with {_told(self.libraries)}",
-                    next_step=f"pip install {_pins(self.libraries)}",
+                    received=f"{text!r:.60}: {list(now)[:12]} with {name_versions(now_here)}",
+                    allowed=f"{list(then)[:12]}, as with {name_versions(self.libraries)}",
+                    next_step=pin_versions(self.libraries),
                 )
 
 
 def take_token_ids(tokenizer: PreTrainedTokenizerBase) -> TokenIds:
     """The fingerprint of a tokenizer with the installed libraries."""
-    return TokenIds(TEXTS, _encode(tokenizer, TEXTS), installed_libraries())
+    return TokenIds(TEXTS, _encode(tokenizer, TEXTS), installed_versions(LIBRARIES))
 
 
 def write_token_ids(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -159,21 +160,8 @@ def file_ids(path: Path, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(one.ids) for one in tokenizer.encode_batch(list(texts)))
 
 
-def installed_libraries() -> dict[str, str]:
-    """Name → version of what makes ids of texts."""
-    return {name: version for name in LIBRARIES if (version := package_version(name))}
-
-
 def _encode(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> tuple[tuple[int, ...], ...]:
     encoded = tokenizer(list(texts), truncation=False, padding=False, verbose=False)
     return tuple(tuple(one) for one in encoded["input_ids"])
-
-
-def _told(libraries: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in libraries.items())
-
-
-def _pins(libraries: dict[str, Any]) -> str:
-    return " ".join(f"{name}=={version}" for name, version in libraries.items())

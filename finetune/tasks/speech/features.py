@@ -13,8 +13,8 @@ import soundfile
 
 from finetune.core.errors import FolderError, ModelError
 from finetune.core.files import read_json, write_json
+from finetune.core.libraries import installed_versions, name_versions, pin_versions
 from finetune.core.processes import is_main_process
-from finetune.core.provenance import package_version
 from finetune.data.audio import read_audio
 from finetune.tasks.speech.ctc import SpeechSettings, prepare_wave
 
@@ -49,7 +49,7 @@ def hold_features(settings: SpeechSettings, folder: Path) -> None:
     elif is_main_process():
         values = take_features(settings)
         content = {
-            "libraries": _installed(),
+            "libraries": installed_versions(LIBRARIES),
             "samples": len(values),
             "values": " ".join(f"{value:.5f}" for value in values[::EVERY]),
         }
@@ -80,15 +80,7 @@ def check_features(settings: SpeechSettings, folder: Path) -> None:
         found = f"{len(values)} samples instead of {samples}"
     raise ModelError(
         f"recordings sound otherwise here than when {folder} was made",
-        received=f"{found} with {_told(_installed())}",
-        allowed=f"{LARGEST_DIFFERENCE:g}, as with {_told(libraries)}",
-        next_step="pip install " + " ".join(f"{name}=={one}" for name, one in libraries.items()),
+        received=f"{found} with {name_versions(installed_versions(LIBRARIES))}",
+        allowed=f"{LARGEST_DIFFERENCE:g}, as with {name_versions(libraries)}",
+        next_step=pin_versions(libraries),
     )
-
-
-def _installed() -> dict[str, str]:
-    return {name: version for name in LIBRARIES if (version := package_version(name))}
-
-
-def _told(libraries: dict[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in libraries.items())
