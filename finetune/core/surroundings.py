@@ -12,7 +12,6 @@ import sys
 import threading
 from types import FrameType
 
-ENDED = 143  # the shell's own code of a program that SIGTERM ended
 CLUSTER = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 

@@ -87,12 +87,6 @@ def speech_metrics(
     )
 
 
-def word_error_rate(references: Sequence[str], transcripts: Sequence[str]) -> float:
-    """WER alone, without an interval."""
-    counts = count_errors(references, transcripts)
-    return float(counts.word_errors.sum() / max(1, counts.words.sum()))
-
-
 def wer_difference(
     references: Sequence[str],
     transcripts: Sequence[str],
